@@ -1,0 +1,1 @@
+"""One file a check; `_api` declares and finds them."""

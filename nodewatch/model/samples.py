@@ -1,0 +1,85 @@
+"""What sensors read: one frozen value a source, complete enough that a check needs nothing else.
+
+A sensor that cannot read raises `SensorError`; it never returns a sample that looks healthy because it is empty.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KmsgRecord:
+    """One record of the kernel log.
+
+    `sequence` is the kernel's own counter and `since_boot_us` its monotonic time in microseconds; both restart at a boot,
+    so a record is identified by (boot id, sequence). Both are None where the source is text without them.
+    """
+
+    text: str
+    sequence: int | None = None
+    since_boot_us: int | None = None
+    priority: int | None = None
+    """syslog level 0 (emergency) to 7 (debug)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KmsgSample:
+    """Kernel-log records in order, none of them handed out before in this boot."""
+
+    records: tuple[KmsgRecord, ...]
+    garbled: int = 0
+    """Lines that are no kernel-log record; they are skipped and counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One GPU as NVML describes it. A value is None where the device does not offer it."""
+
+    index: int
+    uuid: str
+    pci_bus_id: str
+    serial: str | None = None
+    name: str | None = None
+    is_lost: bool = False
+    """NVML answered NVML_ERROR_GPU_IS_LOST: it has fallen off the bus or is otherwise inaccessible."""
+    remap_pending: bool | None = None
+    remap_failed: bool | None = None
+    remapped_correctable: int | None = None
+    remapped_uncorrectable: int | None = None
+    temperature_c: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuSample:
+    """All GPUs that the driver knows, and how many the machine should have (None: not known)."""
+
+    gpus: tuple[Gpu, ...]
+    driver_version: str | None = None
+    expected: int | None = None
+    unreadable: tuple[tuple[int, str], ...] = ()
+    """(index, why) for each device that NVML counts and cannot describe for another reason than being lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountProbe:
+    """One shared file system, asked for its size by a child process that may hang instead of us."""
+
+    path: str
+    is_mounted: bool
+    answered: bool
+    seconds: float
+    """How long the answer took, or how long it has been missing."""
+    fs_type: str | None = None
+    error: str | None = None
+    """What the probe said when it answered with an error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountSample:
+    """The shared file systems that the node must have."""
+
+    mounts: tuple[MountProbe, ...]
+
+
+Sample = KmsgSample | GpuSample | MountSample
