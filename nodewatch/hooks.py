@@ -1,0 +1,354 @@
+"""What Slurm's hooks run: one question to the agent on this node, or one file for the controller.
+
+Guarantees, whatever the agent or the disk does: no hook calls Slurm, takes more than about a second, or fails with a
+traceback. A hook that gets no answer allows (or denies, where the site said so) and leaves one line in
+``hook-misses``. A slurmctld hook always exits 0: a PrologSlurmctld that fails would requeue the job, held.
+
+The formats are docs/interfaces.md sections 2 and 3. This file is installed alone, without the package around it, and
+runs under ``python3 -I -S``: the standard library only, and of that only modules that start fast. ``socket`` and
+``json`` cost 5 ms each, on every node, for every job, since they pull in ``enum`` and ``re``; the C modules below them
+cost nothing. Where an interpreter lacks those, the public ones are used.
+"""
+
+import os
+import sys
+import time
+
+try:
+    import _socket as socket
+except ImportError:  # an interpreter that names its C modules otherwise
+    import socket  # type: ignore[no-redef]
+
+DEADLINE_S = 1.0
+ANSWER_MAX_BYTES = 65536
+MISSES_MAX_BYTES = 1 << 20
+
+#: Name in the question -> what slurmd calls it in the environment of Prolog and Epilog.
+JOB_VARIABLES = (
+    ("id", "SLURM_JOB_ID"),
+    ("user", "SLURM_JOB_USER"),
+    ("uid", "SLURM_JOB_UID"),
+    ("nodes", "SLURM_JOB_NODELIST"),
+    ("restart", "SLURM_RESTART_COUNT"),
+    ("auto_resume", "SPANK_NODEWATCH_AUTO_RESUME"),
+)
+
+
+class NoAnswerError(Exception):
+    """The agent gave no usable answer; the text says what happened."""
+
+
+def main(argv: list[str]) -> int:
+    """Run the hook named by ``argv[0]`` (a path or a plain name); return its exit code."""
+    name = argv[0].rpartition("/")[2] if argv else ""
+    hook = HOOKS.get(name)
+    if hook is None:
+        print(f"nodewatch: no hook is called {name!r}; known are {', '.join(sorted(HOOKS))}", file=sys.stderr)
+        return 2
+    return hook()
+
+
+# --- hooks that ask the agent -----------------------------------------------------------------------------------------
+
+
+def prolog() -> int:
+    """May this job start on this node?"""
+    return _ask_and_tell("prolog", _job())
+
+
+def epilog() -> int:
+    """Is this node fit for another job? Slurm drains it when this exits non-zero."""
+    return _ask_and_tell("epilog", _job())
+
+
+def healthcheck() -> int:
+    """Let the agent know that slurmd is alive, and pass its opinion on."""
+    return _ask_and_tell("healthcheck", None)
+
+
+def _job() -> dict[str, str]:
+    env = os.environ
+    return {name: env[variable] for name, variable in JOB_VARIABLES if variable in env}
+
+
+def _ask_and_tell(ask: str, job: dict[str, str] | None) -> int:
+    try:
+        allow, reason = _ask_agent(ask, job, time.monotonic() + DEADLINE_S)
+    except NoAnswerError as miss:
+        _count_miss(ask, job, str(miss))
+        allow = not _deny_without_agent()
+        reason = f"the agent on this node did not answer ({miss}), and this site denies in that case"
+    except Exception as error:  # a fault of ours is no reason to stop a job
+        _count_miss(ask, job, f"{type(error).__name__}: {error}")
+        return 0
+    if allow:
+        return 0
+    message = f"nodewatch: {reason or 'the agent gave no reason'}"
+    # slurmd logs one of the two streams, which one depends on its release and on the hook.
+    for stream in (sys.stdout, sys.stderr):
+        try:  # noqa: SIM105 (contextlib costs 1 ms to import)
+            print(message, file=stream, flush=True)
+        except OSError:
+            pass  # a closed stream must not turn "denied" into a traceback
+    return 1
+
+
+def _ask_agent(ask: str, job: dict[str, str] | None, deadline: float) -> tuple[bool, str]:
+    """Return (allow, reason), or raise NoAnswerError by the deadline (monotonic clock)."""
+    question: dict[str, object] = {"v": 1, "ask": ask}
+    if job is not None:
+        question["job"] = job
+    path = os.environ.get("NODEWATCH_AGENT_SOCKET", "/run/nodewatch/agent.sock")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _connect(sock, path, deadline)
+        _set_deadline(sock, deadline)
+        sock.sendall(_to_json(question).encode() + b"\n")
+        raw = b""
+        while not raw.endswith(b"\n"):
+            _set_deadline(sock, deadline)
+            chunk = sock.recv(ANSWER_MAX_BYTES)
+            raw += chunk
+            if not chunk or len(raw) > ANSWER_MAX_BYTES:
+                break
+    except TimeoutError:
+        raise NoAnswerError(f"nothing within {DEADLINE_S:g} s") from None
+    except OSError as error:
+        raise NoAnswerError(f"{path}: {error.strerror or error}") from None
+    finally:
+        sock.close()
+    return _understand(raw)
+
+
+def _connect(sock: "socket.socket", path: str, deadline: float) -> None:
+    while True:
+        _set_deadline(sock, deadline)
+        try:
+            sock.connect(path)
+            return
+        except BlockingIOError:  # its queue is full: every job of a big node starts at once
+            time.sleep(0.01)
+
+
+def _set_deadline(sock: "socket.socket", deadline: float) -> None:
+    left = deadline - time.monotonic()
+    if left <= 0:  # settimeout(0) would mean "do not wait", and fail with another error
+        raise TimeoutError
+    sock.settimeout(left)
+
+
+def _understand(raw: bytes) -> tuple[bool, str]:
+    if not raw:
+        raise NoAnswerError("it closed the connection without a word")
+    if not raw.endswith(b"\n"):  # half a line could still be valid JSON and mean something else
+        raise NoAnswerError("its answer is cut off")
+    try:
+        answer = _from_json(raw.decode().strip())
+    except ValueError:
+        raise NoAnswerError("its answer is not JSON") from None
+    if not isinstance(answer, dict) or not isinstance(answer.get("allow"), bool):
+        raise NoAnswerError("its answer has no true or false under 'allow'")
+    if answer.get("v") != 1:
+        raise NoAnswerError(f"it speaks version {answer.get('v')!r} of the hook protocol, this hook version 1")
+    reason = answer.get("reason")
+    return answer["allow"], " ".join(reason.split()) if isinstance(reason, str) else ""
+
+
+def _deny_without_agent() -> bool:
+    path = os.environ.get("NODEWATCH_HOOKS_ENV", "/etc/nodewatch/hooks.env")
+    wish = ""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                key, _, value = line.strip().partition("=")
+                if key.strip() == "NODEWATCH_ON_NO_AGENT":
+                    wish = value.strip().strip("'\"")
+    except OSError:
+        return False
+    if wish not in ("", "allow", "deny"):
+        print(f"nodewatch: {path}: NODEWATCH_ON_NO_AGENT={wish!r} is neither allow nor deny; allowing", file=sys.stderr)
+    return wish == "deny"
+
+
+def _count_miss(ask: str, job: dict[str, str] | None, why: str) -> None:
+    """Append one line for the agent to count. Never fails; never fills the disk of a node whose agent is gone."""
+    path = os.environ.get("NODEWATCH_HOOK_MISSES", "/run/nodewatch/hook-misses")
+    line: dict[str, object] = {"v": 1, "at": time.time(), "ask": ask, "why": why}
+    if job is not None:
+        line["job_id"] = job.get("id", "")
+    try:
+        # O_NOFOLLOW: this may run as root. One write of one line: hooks run side by side.
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+        try:
+            if os.fstat(fd).st_size < MISSES_MAX_BYTES:
+                os.write(fd, _to_json(line).encode() + b"\n")
+        finally:
+            os.close(fd)
+    except OSError as error:
+        print(f"nodewatch: {why}; {path} could not be written: {error.strerror}", file=sys.stderr)
+
+
+# --- hooks that leave a file for the controller -----------------------------------------------------------------------
+
+
+def prolog_slurmctld() -> int:
+    """Tell the controller that a job starts, and whether it asked for --auto-resume."""
+    return _leave_file("job_started", ("user", "SLURM_JOB_USER"), ("partition", "SLURM_JOB_PARTITION"))
+
+
+def epilog_slurmctld() -> int:
+    """Tell the controller that a job ended, and how."""
+    return _leave_file("job_ended")
+
+
+def _leave_file(kind: str, *extra: tuple[str, str]) -> int:
+    env = os.environ
+    inbox = env.get("NODEWATCH_INBOX", "/var/lib/nodewatch-controller/inbox")
+    try:
+        job_id = _number("SLURM_JOB_ID", None)
+        restart_count = _number("SLURM_RESTART_COUNT", 0)  # Slurm sets it from the first requeue on
+        record: dict[str, object] = {
+            "v": 1,
+            "kind": kind,
+            "at": time.time(),
+            "job_id": job_id,
+            "restart_count": restart_count,
+            "nodes": env.get("SLURM_JOB_NODELIST", ""),
+        }
+        record.update((name, env.get(variable, "")) for name, variable in extra)
+        if kind == "job_started":
+            record["auto_resume"] = env.get("SPANK_NODEWATCH_AUTO_RESUME")
+        else:
+            record["exit_code"] = _exit_code()
+        _write_whole(inbox, f"{kind}-{job_id}-{restart_count}.json", _to_json(record).encode() + b"\n")
+    except Exception as error:  # exit 0 all the same: a failing PrologSlurmctld requeues the job, held
+        text = error.strerror if isinstance(error, OSError) else error
+        print(f"nodewatch: {kind} was not handed to the controller: {inbox}: {text}", file=sys.stderr)
+    return 0
+
+
+def _exit_code() -> str:
+    """Return ``code:signal``. Slurm gives it ready in SLURM_JOB_EXIT_CODE2, older forms as a wait status."""
+    env = os.environ
+    ready = env.get("SLURM_JOB_EXIT_CODE2")
+    if ready:
+        return ready
+    status = _number("SLURM_JOB_EXIT_CODE", 0)
+    return f"{status >> 8 & 255}:{status & 127}"
+
+
+def _number(variable: str, default: int | None) -> int:
+    text = os.environ.get(variable)
+    if text is None:
+        if default is None:
+            raise ValueError(f"Slurm did not set {variable}")
+        return default
+    if not text.isdecimal():
+        raise ValueError(f"{variable}={text!r} is not a number")
+    return int(text)
+
+
+def _write_whole(directory: str, name: str, data: bytes) -> None:
+    """The file appears whole or not at all: the controller reads the inbox at any moment."""
+    # The leading dot keeps the controller from taking the unfinished file.
+    draft = f"{directory}/.{name}.{os.getpid()}"
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+    try:
+        try:
+            while data:  # a disk that fills up takes part of a write
+                data = data[os.write(fd, data) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(draft, f"{directory}/{name}")  # noqa: PTH104 (pathlib costs 4 ms to import)
+    except BaseException:
+        os.unlink(draft)  # noqa: PTH108 (the same)
+        raise
+
+
+# --- the hook that speaks to the user ---------------------------------------------------------------------------------
+
+
+def task_prolog() -> int:
+    """Say at the top of a resumed job's output which start this is. slurmstepd prints what follows ``print``.
+
+    It runs as the user, who may not ask the agent: it tells only what the environment knows.
+    """
+    env = os.environ
+    # Once a job, in the batch script's step: not once a task.
+    if "SLURM_STEP_ID" in env and env["SLURM_STEP_ID"] not in ("batch", "4294967291"):
+        return 0
+    restarts = env.get("SLURM_RESTART_COUNT", "0")
+    if "NODEWATCH_AUTO_RESUME" not in env or not restarts.isdecimal() or int(restarts) == 0:
+        return 0
+    print(f"print nodewatch: job {env.get('SLURM_JOB_ID', '?')} starts again (restart {int(restarts)})")
+    return 0
+
+
+# --- JSON without the modules that are slow to import -----------------------------------------------------------------
+
+
+def _to_json(value: object) -> str:
+    """JSON of the few types used here: dict, str, bool, int, float and None."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{_to_json(str(key))}:{_to_json(item)}" for key, item in value.items()) + "}"
+    return _quote(str(value))
+
+
+def _quote(text: str) -> str:
+    # Bytes of the environment that are no UTF-8 arrive as lone surrogates, which cannot be encoded again.
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    out = []
+    for char in text:
+        if char in '"\\':
+            out.append("\\" + char)
+        elif char < " ":
+            out.append(f"\\u{ord(char):04x}")
+        else:
+            out.append(char)
+    return '"' + "".join(out) + '"'
+
+
+class _ScannerSettings:
+    """What the C scanner under ``json`` reads from the decoder that makes it."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+    parse_constant = float
+
+
+def _from_json(text: str) -> object:
+    """Parse one JSON value and nothing after it; ValueError otherwise."""
+    try:
+        from _json import make_scanner
+    except ImportError:
+        import json
+
+        return json.loads(text)
+    try:
+        # The stubs describe its one argument wrongly, as another scanner.
+        value, end = make_scanner(_ScannerSettings())(text, 0)  # type: ignore[arg-type]
+    except (StopIteration, RecursionError):
+        raise ValueError("not JSON") from None
+    if end != len(text):
+        raise ValueError("text after the value")
+    return value
+
+
+HOOKS = {
+    "prolog": prolog,
+    "epilog": epilog,
+    "healthcheck": healthcheck,
+    "task_prolog": task_prolog,
+    "prolog_slurmctld": prolog_slurmctld,
+    "epilog_slurmctld": epilog_slurmctld,
+}
