@@ -45,7 +45,7 @@ struct cmdline_facts nodewatch_cmdline_scan(const char *args, size_t size)
 			may_be_value = false;
 		} else {
 			if (names_option(arg, "--auto-resume", strlen("--au")))
-				facts.auto_resume = true;
+				facts.auto_resume = strcmp(arg + strcspn(arg, "="), "=off") != 0;
 			if (names_option(arg, "--no-requeue", strlen("--no-r")))
 				facts.no_requeue = true;
 			may_be_value = strchr(arg, '=') == NULL &&

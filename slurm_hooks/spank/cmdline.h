@@ -6,7 +6,7 @@
 #include <stddef.h>
 
 struct cmdline_facts {
-	bool auto_resume; /* --auto-resume or an abbreviation of it stands before the script */
+	bool auto_resume; /* --auto-resume, perhaps abbreviated, stands before the script, and not =off */
 	bool no_requeue;  /* --no-requeue does */
 };
 

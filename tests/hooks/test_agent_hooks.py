@@ -1,0 +1,266 @@
+"""prolog, epilog and healthcheck against an agent that allows, denies, dawdles, babbles or is not there."""
+
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+
+from .conftest import FakeAgent, Hooks
+
+ALLOW = b'{"v":1,"allow":true,"reason":"","counted":false}\n'
+DENY = b'{"v":1,"allow":false,"reason":"GPU 3 fell off the bus (XID 79)","counted":true}\n'
+JOB = {
+    "SLURM_JOB_ID": "17",
+    "SLURM_JOB_USER": "ada",
+    "SLURM_JOB_UID": "1000",
+    "SLURM_JOB_NODELIST": "n[1-3]",
+    "SLURM_RESTART_COUNT": "2",
+    "SPANK_NODEWATCH_AUTO_RESUME": "3",
+}
+ASKING = ["prolog", "epilog", "healthcheck"]
+StartAgent = Callable[[object], FakeAgent]
+
+
+def misses(hooks: Hooks) -> list[dict[str, object]]:
+    if not hooks.misses.exists():
+        return []
+    return [json.loads(line) for line in hooks.misses.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("hook", ASKING)
+def test_allowed(hooks: Hooks, agent: StartAgent, hook: str) -> None:
+    agent(ALLOW)
+
+    ran = hooks.run(hook, **JOB)
+
+    assert (ran.code, ran.out, ran.err) == (0, "", "")
+    assert misses(hooks) == []
+
+
+@pytest.mark.parametrize("hook", ASKING)
+def test_denied_with_the_reason_on_both_streams(hooks: Hooks, agent: StartAgent, hook: str) -> None:
+    agent(DENY)
+
+    ran = hooks.run(hook, **JOB)
+
+    sentence = "nodewatch: GPU 3 fell off the bus (XID 79)\n"
+    assert (1, sentence, sentence) == (ran.code, ran.out, ran.err)
+    assert misses(hooks) == []
+
+
+def test_a_reason_of_many_lines_is_told_on_one(hooks: Hooks, agent: StartAgent) -> None:
+    """Slurm takes the first line of what a prolog says."""
+    agent(b'{"v":1,"allow":false,"reason":"two\\n lines \\u00e9"}\n')
+
+    assert hooks.run("prolog", LC_ALL="C.UTF-8").out == "nodewatch: two lines \u00e9\n"
+
+
+def test_the_question_is_as_written_in_the_interface(hooks: Hooks, agent: StartAgent) -> None:
+    fake = agent(ALLOW)
+
+    hooks.run("prolog", **JOB)
+    hooks.run("epilog", SLURM_JOB_ID="18")
+    hooks.run("healthcheck", **JOB)
+
+    assert [json.loads(question) for question in fake.questions] == [
+        {
+            "v": 1,
+            "ask": "prolog",
+            "job": {
+                "id": "17",
+                "user": "ada",
+                "uid": "1000",
+                "nodes": "n[1-3]",
+                "restart": "2",
+                "auto_resume": "3",
+            },
+        },
+        {"v": 1, "ask": "epilog", "job": {"id": "18"}},
+        {"v": 1, "ask": "healthcheck"},
+    ]
+
+
+@pytest.mark.parametrize("name", ['quote " and \\', "tab\tbell\x07", "Ren\u00e9e", "newline\nhere"])
+def test_a_job_with_an_odd_name_is_asked_about_faithfully(hooks: Hooks, agent: StartAgent, name: str) -> None:
+    fake = agent(ALLOW)
+
+    hooks.run("prolog", SLURM_JOB_ID="17", SLURM_JOB_USER=name, LC_ALL="C.UTF-8")
+
+    assert name == json.loads(fake.questions[0])["job"]["user"]
+
+
+def test_a_name_that_is_no_utf8_does_not_stop_the_hook(hooks: Hooks, agent: StartAgent) -> None:
+    fake = agent(ALLOW)
+
+    ran = hooks.run("prolog", SLURM_JOB_ID="17", SLURM_JOB_USER="a\udcff", LC_ALL="C.UTF-8")
+
+    assert ran.code == 0
+    assert json.loads(fake.questions[0])["job"]["user"] == "a?"
+
+
+def hang(connection: socket.socket, question: bytes) -> None:
+    time.sleep(3)
+
+
+def drip(connection: socket.socket, question: bytes) -> None:
+    """A byte now and then: a timeout per read would never end."""
+    for byte in ALLOW:
+        connection.sendall(bytes([byte]))
+        time.sleep(0.2)
+
+
+def close(connection: socket.socket, question: bytes) -> None:
+    """Say nothing."""
+
+
+UNUSABLE = {
+    "slow": (hang, "nothing within 1 s"),
+    "dripping": (drip, "nothing within 1 s"),
+    "closes early": (close, "it closed the connection without a word"),
+    "half a line": (ALLOW[:-1], "its answer is cut off"),
+    "garbage": (b"\x80\x81garbage\n", "its answer is not JSON"),
+    "not an object": (b"[true]\n", "its answer has no true or false under 'allow'"),
+    "allow is a word": (b'{"v":1,"allow":"yes"}\n', "its answer has no true or false under 'allow'"),
+    "allow is missing": (b'{"v":1}\n', "its answer has no true or false under 'allow'"),
+    "two values": (b'{"v":1,"allow":false} {}\n', "its answer is not JSON"),
+    "deep nesting": (b"[" * 60000 + b"\n", "its answer is not JSON"),
+    "another version": (b'{"v":2,"allow":false}\n', "version 2 of the hook protocol"),
+    "endless": (b"x" * 200_000, "its answer is cut off"),
+}
+
+
+@pytest.mark.parametrize("hook", ASKING)
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_an_unusable_answer_allows_in_time_and_is_counted(
+    hooks: Hooks, agent: StartAgent, hook: str, case: str
+) -> None:
+    answer, why = UNUSABLE[case]
+    agent(answer)
+
+    ran = hooks.run(hook, **JOB)
+
+    assert ran.code == 0, ran.err
+    assert ran.seconds < 1.5
+    (miss,) = misses(hooks)
+    assert why in str(miss["why"])
+    assert hook == miss["ask"]
+
+
+@pytest.mark.parametrize("hook", ASKING)
+def test_no_agent_at_all(hooks: Hooks, hook: str) -> None:
+    ran = hooks.run(hook, **JOB)
+
+    assert ran.code == 0
+    (miss,) = misses(hooks)
+    assert "No such file or directory" in str(miss["why"])
+
+
+def test_an_agent_that_died_and_left_its_socket(hooks: Hooks) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(hooks.socket_path))
+    listener.close()
+
+    assert hooks.run("prolog", **JOB).code == 0
+    assert "Connection refused" in str(misses(hooks)[0]["why"])
+
+
+def test_an_agent_that_accepts_nobody(hooks: Hooks) -> None:
+    """A stopped agent: its queue fills, then connect itself would wait."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(hooks.socket_path))
+    listener.listen(0)
+    waiting = []
+    for _ in range(3):
+        client = socket.socket(socket.AF_UNIX)
+        client.setblocking(False)
+        try:
+            client.connect(str(hooks.socket_path))
+        except BlockingIOError:
+            break
+        waiting.append(client)
+
+    ran = hooks.run("prolog", **JOB)
+
+    assert ran.code == 0
+    assert 0.9 < ran.seconds < 1.5
+    assert "nothing within 1 s" in str(misses(hooks)[0]["why"])
+    for client in waiting:
+        client.close()
+    listener.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ("NODEWATCH_ON_NO_AGENT=deny\n", 1),
+        ("# comment\nNODEWATCH_ON_NO_AGENT='deny'\n", 1),
+        ("NODEWATCH_ON_NO_AGENT=allow\n", 0),
+        ("OTHER=deny\n", 0),
+        ("NODEWATCH_ON_NO_AGENT=perhaps\n", 0),
+        ("\x00\xff nonsense", 0),
+    ],
+)
+def test_a_site_may_choose_to_deny_without_an_agent(hooks: Hooks, settings: str, code: int) -> None:
+    hooks.settings.write_text(settings)
+
+    ran = hooks.run("prolog", **JOB)
+
+    assert code == ran.code
+    assert len(misses(hooks)) == 1
+    if code:
+        assert "did not answer" in ran.out
+        assert ran.out == ran.err
+    elif "perhaps" in settings:
+        assert "neither allow nor deny" in ran.err
+
+
+def test_misses_that_cannot_be_written_are_told(hooks: Hooks) -> None:
+    ran = hooks.run("prolog", NODEWATCH_HOOK_MISSES="/nonexistent/hook-misses", **JOB)
+
+    assert ran.code == 0
+    assert ran.err.count("\n") == 1
+    assert "/nonexistent/hook-misses could not be written" in ran.err
+
+
+def test_misses_do_not_fill_the_disk(hooks: Hooks) -> None:
+    hooks.misses.write_bytes(b"x" * (1 << 20))
+
+    assert hooks.run("healthcheck").code == 0
+    assert hooks.misses.stat().st_size == 1 << 20
+
+
+def test_misses_are_not_written_through_a_link(hooks: Hooks) -> None:
+    hooks.misses.symlink_to(hooks.work / "elsewhere")
+
+    assert hooks.run("healthcheck").code == 0
+    assert not (hooks.work / "elsewhere").exists()
+
+
+def test_closed_streams_do_not_change_the_answer(hooks: Hooks, agent: StartAgent) -> None:
+    agent(DENY)
+
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "{hooks.directory}/prolog" >&- 2>&-'],
+        env={"NODEWATCH_AGENT_SOCKET": str(hooks.socket_path)},
+        check=False,
+    )
+
+    assert done.returncode == 1
+
+
+def test_many_hooks_at_once_all_get_their_answer(hooks: Hooks, agent: StartAgent) -> None:
+    agent(DENY)
+    env = {"NODEWATCH_AGENT_SOCKET": str(hooks.socket_path), "NODEWATCH_HOOK_MISSES": str(hooks.misses)}
+
+    running = [
+        subprocess.Popen(
+            [str(hooks.directory / "prolog")], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for _ in range(30)
+    ]
+
+    assert [process.wait(timeout=20) for process in running] == [1] * 30
+    assert misses(hooks) == []
