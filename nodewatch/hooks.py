@@ -29,7 +29,7 @@ JOB_VARIABLES = (
     ("user", "SLURM_JOB_USER"),
     ("uid", "SLURM_JOB_UID"),
     ("nodes", "SLURM_JOB_NODELIST"),
-    ("restart", "SLURM_RESTART_COUNT"),
+    ("restart", "SLURM_JOB_RESTART_COUNT"),
     ("auto_resume", "SPANK_NODEWATCH_AUTO_RESUME"),
 )
 
@@ -206,7 +206,10 @@ def _leave_file(kind: str, *extra: tuple[str, str]) -> int:
     inbox = env.get("NODEWATCH_INBOX", "/var/lib/nodewatch-controller/inbox")
     try:
         job_id = _number("SLURM_JOB_ID", None)
-        restart_count = _number("SLURM_RESTART_COUNT", 0)  # Slurm sets it from the first requeue on
+        restart_count = _number("SLURM_JOB_RESTART_COUNT", 0)
+        memory = f"{inbox}/.run-{job_id}"
+        if kind == "job_ended":
+            restart_count = _run_that_ended(memory, restart_count)
         record: dict[str, object] = {
             "v": 1,
             "kind": kind,
@@ -221,10 +224,27 @@ def _leave_file(kind: str, *extra: tuple[str, str]) -> int:
         else:
             record["exit_code"] = _exit_code()
         _write_whole(inbox, f"{kind}-{job_id}-{restart_count}.json", _to_json(record).encode() + b"\n")
+        if kind == "job_started":
+            _write_whole(inbox, f".run-{job_id}", b"%d\n" % restart_count)
+        elif os.path.exists(memory):  # noqa: PTH110
+            os.unlink(memory)  # noqa: PTH108
     except Exception as error:  # exit 0 all the same: a failing PrologSlurmctld requeues the job, held
         text = error.strerror if isinstance(error, OSError) else error
         print(f"nodewatch: {kind} was not handed to the controller: {inbox}: {text}", file=sys.stderr)
     return 0
+
+
+def _run_that_ended(memory: str, told: int) -> int:
+    """Return the restart count of the run that just ended.
+
+    When a running job is requeued, Slurm raises the count before it calls EpilogSlurmctld (seen on 24.11): the end of
+    run 0 would be booked as the end of run 1. So the start of a run leaves its count beside the inbox's files.
+    """
+    try:
+        with open(memory, encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return told
 
 
 def _exit_code() -> str:

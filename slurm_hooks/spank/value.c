@@ -20,12 +20,15 @@ static int parse_number(const char *text)
 	return number;
 }
 
+/* srun in a marked job finds the bare option in its environment, printed with %s from a NULL. */
+static const char bare_in_environment[] = "(null)";
+
 int nodewatch_value_parse(const char *text, enum value_origin origin,
 			  char out[static NODEWATCH_VALUE_SIZE])
 {
 	int number;
 
-	if (text == NULL || (text[0] == '\0' && origin == VALUE_FORWARDED)) {
+	if (text == NULL || strcmp(text, bare_in_environment) == 0 || (text[0] == '\0' && origin == VALUE_FORWARDED)) {
 		strcpy(out, "default");
 		return 0;
 	}

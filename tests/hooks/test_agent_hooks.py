@@ -17,7 +17,7 @@ JOB = {
     "SLURM_JOB_USER": "ada",
     "SLURM_JOB_UID": "1000",
     "SLURM_JOB_NODELIST": "n[1-3]",
-    "SLURM_RESTART_COUNT": "2",
+    "SLURM_JOB_RESTART_COUNT": "2",
     "SPANK_NODEWATCH_AUTO_RESUME": "3",
 }
 ASKING = ["prolog", "epilog", "healthcheck"]

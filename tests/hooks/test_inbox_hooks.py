@@ -21,7 +21,7 @@ BOTH = ["prolog_slurmctld", "epilog_slurmctld"]
 
 
 def only_file(hooks: Hooks) -> tuple[str, dict[str, object]]:
-    (path,) = hooks.inbox.iterdir()
+    (path,) = hooks.inbox.glob("[!.]*")
     return path.name, json.loads(path.read_text())
 
 
@@ -54,9 +54,9 @@ def test_a_job_without_the_flag_says_null(hooks: Hooks) -> None:
 
 def test_a_restarted_job_has_a_file_of_its_own(hooks: Hooks) -> None:
     hooks.run("prolog_slurmctld", **JOB)
-    hooks.run("prolog_slurmctld", SLURM_RESTART_COUNT="2", **JOB)
+    hooks.run("prolog_slurmctld", SLURM_JOB_RESTART_COUNT="2", **JOB)
 
-    assert sorted(path.name for path in hooks.inbox.iterdir()) == ["job_started-17-0.json", "job_started-17-2.json"]
+    assert sorted(path.name for path in hooks.inbox.glob("[!.]*")) == ["job_started-17-0.json", "job_started-17-2.json"]
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,27 @@ def test_a_job_that_ends(hooks: Hooks, variables: dict[str, str], exit_code: str
         "nodes": "n[1-3]",
         "exit_code": exit_code,
     } == record
+
+
+def test_the_end_of_a_requeued_run_is_booked_under_that_run(hooks: Hooks) -> None:
+    """Slurm raises the count before it calls EpilogSlurmctld for the run that was requeued."""
+    hooks.run("prolog_slurmctld", SLURM_JOB_RESTART_COUNT="0", **JOB)
+    hooks.run("epilog_slurmctld", SLURM_JOB_RESTART_COUNT="1", **JOB)
+    hooks.run("prolog_slurmctld", SLURM_JOB_RESTART_COUNT="1", **JOB)
+    hooks.run("epilog_slurmctld", SLURM_JOB_RESTART_COUNT="1", **JOB)
+
+    assert sorted(path.name for path in hooks.inbox.iterdir()) == [
+        "job_ended-17-0.json",
+        "job_ended-17-1.json",
+        "job_started-17-0.json",
+        "job_started-17-1.json",
+    ]
+
+
+def test_an_end_without_a_start_believes_slurm(hooks: Hooks) -> None:
+    hooks.run("epilog_slurmctld", SLURM_JOB_RESTART_COUNT="3", **JOB)
+
+    assert only_file(hooks)[0] == "job_ended-17-3.json"
 
 
 @pytest.mark.parametrize("hook", BOTH)
@@ -114,7 +135,9 @@ def test_an_inbox_that_may_not_be_written(hooks: Hooks, hook: str) -> None:
 
 
 @pytest.mark.parametrize("hook", BOTH)
-@pytest.mark.parametrize("job", [{}, {"SLURM_JOB_ID": "seventeen"}, {"SLURM_JOB_ID": "1", "SLURM_RESTART_COUNT": "-"}])
+@pytest.mark.parametrize(
+    "job", [{}, {"SLURM_JOB_ID": "seventeen"}, {"SLURM_JOB_ID": "1", "SLURM_JOB_RESTART_COUNT": "-"}]
+)
 def test_an_environment_that_makes_no_sense(hooks: Hooks, hook: str, job: dict[str, str]) -> None:
     ran = hooks.run(hook, **job)
 
@@ -149,7 +172,7 @@ def test_a_reader_never_sees_half_a_file(hooks: Hooks) -> None:
     writers = [
         subprocess.Popen(
             [str(hooks.directory / "prolog_slurmctld")],
-            env={**JOB, "NODEWATCH_INBOX": str(hooks.inbox), "SLURM_RESTART_COUNT": str(number)},
+            env={**JOB, "NODEWATCH_INBOX": str(hooks.inbox), "SLURM_JOB_RESTART_COUNT": str(number)},
         )
         for number in range(20)
     ]
@@ -162,7 +185,7 @@ def test_a_reader_never_sees_half_a_file(hooks: Hooks) -> None:
 
     assert [writer.wait(timeout=20) for writer in writers] == [0] * 20
     assert {f"job_started-17-{number}.json" for number in range(20)} == seen
-    assert list(hooks.inbox.glob(".*")) == []
+    assert [path.name for path in hooks.inbox.glob(".*")] == [".run-17"]
 
 
 def test_a_name_that_no_hook_has(hooks: Hooks, tmp_path: Path) -> None:

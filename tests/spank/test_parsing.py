@@ -14,7 +14,16 @@ def run(parser: Path, *argv: str, stdin: bytes = b"") -> tuple[int, str]:
 
 @pytest.mark.parametrize(
     ("text", "canonical"),
-    [(None, "default"), ("off", "off"), ("0", "0"), ("1", "1"), ("07", "7"), ("99", "99"), ("0000001", "1")],
+    [
+        (None, "default"),
+        ("(null)", "default"),
+        ("off", "off"),
+        ("0", "0"),
+        ("1", "1"),
+        ("07", "7"),
+        ("99", "99"),
+        ("0000001", "1"),
+    ],
 )
 def test_accepted(parser: Path, text: str | None, canonical: str) -> None:
     assert (0, canonical) == run(parser, "typed", *([] if text is None else [text]))
@@ -28,7 +37,9 @@ def test_refused(parser: Path, text: str) -> None:
     assert run(parser, "typed", text) == (1, "untouched")
 
 
-@pytest.mark.parametrize(("text", "canonical"), [("", "default"), ("default", "default"), ("3", "3"), ("off", "off")])
+@pytest.mark.parametrize(
+    ("text", "canonical"), [("", "default"), ("(null)", "default"), ("default", "default"), ("3", "3"), ("off", "off")]
+)
 def test_what_slurm_passes_on_to_a_step(parser: Path, text: str, canonical: str) -> None:
     """A bare option arrives there as an empty text."""
     assert (0, canonical) == run(parser, "forwarded", text)
