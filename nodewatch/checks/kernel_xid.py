@@ -43,7 +43,7 @@ class KernelXidThresholds:
     def __post_init__(self) -> None:
         for number in (*self.severity, *self.remedy):
             if not number.isdecimal():
-                raise ValueError(f"{number!r} is no Xid number: write it as digits in quotes, such as \"63\"")
+                raise ValueError(f'{number!r} is no Xid number: write it as digits in quotes, such as "63"')
         for word in self.severity.values():
             severity_of(word)
         for word in self.remedy.values():

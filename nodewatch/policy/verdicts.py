@@ -129,9 +129,7 @@ def fold(memory: Memory, results: Sequence[CheckResult], now: float, rules: Rule
     kept = _bounded([item for item in held.values() if not _expired(item, now, rules)], rules)
     verdict = _verdict(memory.verdict, kept, _cannot_tell(unknown, answered, now, rules), now)
     changed = memory.verdict is None or _outline(verdict) != _outline(memory.verdict)
-    after = Memory(
-        boot_id=memory.boot_id, held=tuple(kept), unknown=unknown, answered_at=answered, verdict=verdict
-    )
+    after = Memory(boot_id=memory.boot_id, held=tuple(kept), unknown=unknown, answered_at=answered, verdict=verdict)
     return after, verdict, changed
 
 
@@ -189,7 +187,9 @@ def answer(ask: str, verdict: Verdict) -> HookAnswer:
                 return HookAnswer(allow=False, reason=_because(standing))
     if verdict.unknown:
         check, why = verdict.unknown[0]
-        return HookAnswer(allow=True, reason=f"allowed without knowing: the check {check} cannot tell ({why})", counted=True)
+        return HookAnswer(
+            allow=True, reason=f"allowed without knowing: the check {check} cannot tell ({why})", counted=True
+        )
     return HookAnswer(allow=True)
 
 
@@ -215,15 +215,11 @@ def _read(
         seen.add(key)
         before = held.get(key)
         if before is None:
-            held[key] = Held(
-                check=result.check, finding=finding, lasting=rule.lasting, first_at=now, last_at=now
-            )
+            held[key] = Held(check=result.check, finding=finding, lasting=rule.lasting, first_at=now, last_at=now)
         else:
             # A milder line about the same fault must not talk down what stands: only a repair clears a lasting finding.
             keep = rule.lasting and _weight(before.finding) > _weight(finding)
-            held[key] = replace(
-                before, finding=before.finding if keep else finding, last_at=now, readings_without=0
-            )
+            held[key] = replace(before, finding=before.finding if keep else finding, last_at=now, readings_without=0)
     for key, item in list(held.items()):
         if item.check != result.check or item.lasting or key in seen:
             continue
@@ -267,9 +263,7 @@ def _cannot_tell(
     return tuple(sorted(reasons.items()))
 
 
-def _verdict(
-    before: Verdict | None, held: Sequence[Held], unknown: tuple[tuple[str, str], ...], now: float
-) -> Verdict:
+def _verdict(before: Verdict | None, held: Sequence[Held], unknown: tuple[tuple[str, str], ...], now: float) -> Verdict:
     # Two checks may say the same of the same part: it is one finding to everybody else.
     by_identity: dict[tuple[str, str], StandingFinding] = {}
     for item in held:

@@ -1,0 +1,1 @@
+"""The only importers of libraries that speak to other systems."""

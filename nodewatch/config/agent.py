@@ -1,0 +1,179 @@
+"""What can be set in agent.toml, with the defaults; the text below each field is its documentation."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from nodewatch.checks._api import CheckSpec
+from nodewatch.config.load import build
+from nodewatch.errors import ConfigError
+from nodewatch.knowledge.instance_types import TABLE, expected_gpus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentConfig:
+    """The agent's configuration. Durations are seconds."""
+
+    controller_url: str = ""
+    """Where the controller listens, such as `http://head:9410`; empty: nowhere, events stay in the spool."""
+    node_name: str = ""
+    """The node's name in Slurm; empty: the hostname's first label."""
+    instance_type: str = ""
+    """The EC2 instance type, such as `p5.48xlarge`; empty: what the firmware says (DMI product name)."""
+    gpus: int | None = None
+    """How many GPUs the machine should have; left out: by instance type. 0: none, NVML is left alone."""
+    instance_id_file: Path = Path("/sys/devices/virtual/dmi/id/board_asset_tag")
+    """Holds the EC2 instance id (on Nitro instances the DMI asset tag does)."""
+    instance_type_file: Path = Path("/sys/devices/virtual/dmi/id/product_name")
+    """Holds the instance type when `instance_type` is empty."""
+    kmsg: Path = Path("/dev/kmsg")
+    """The kernel log: the device, or a FIFO or a regular file that carries records in its format."""
+    boot_id_file: Path = Path("/proc/sys/kernel/random/boot_id")
+    """Holds the kernel's boot id; the start of PID 1 is added to it, since containers share the kernel's."""
+    shared_filesystems: tuple[str, ...] = ()
+    """Mount points that the node must have, such as `["/fsx"]`."""
+    filesystem_deadline_s: float = 10.0
+    """A shared file system that has not answered for this long is hung."""
+    deep_write_probe: bool = True
+    """Whether a validation writes, syncs and reads back a small file on each shared file system (root must be allowed to)."""
+    nvml: str = "auto"
+    """`on`, `off`, or `auto`: machines that should have no GPU and show none are left alone."""
+    nvml_deadline_s: float = 10.0
+    """NVML that has not answered for this long is unknown, and its process is ended."""
+    heartbeat_s: float = 2.0
+    """How often the controller hears from an agent that has nothing to say."""
+    controller_silence_s: float = 60.0
+    """How long the controller must have been out of reach before the agent drains its own node for a fatal fault."""
+    self_drain: bool = True
+    """Whether the agent may drain its own node at all."""
+    scontrol: str = "scontrol"
+    """The command that drains, by name or path."""
+    state_dir: Path = Path("/var/lib/nodewatch")
+    """Spool and state live here."""
+    spool_max_bytes: int = 4_194_304
+    """Bound on the spool; beyond it the oldest events are dropped and counted."""
+    socket: Path = Path("/run/nodewatch/agent.sock")
+    """Hooks ask here."""
+    hook_misses: Path = Path("/run/nodewatch/hook-misses")
+    """Hooks that got no answer append a line here."""
+    slurm_user: str = "slurm"
+    """May ask on the socket beside root."""
+    munge_socket: str = ""
+    """munged's socket; empty: the library's default."""
+    metrics_address: str = "0.0.0.0"
+    """Where Prometheus metrics are served."""
+    metrics_port: int = 9411
+    """0 switches the metrics off."""
+    clear_after: int = 2
+    """Readings in a row without a finding before it clears."""
+    info_ttl_s: float = 3600.0
+    """How long information and warnings from the kernel log stand when they are not repeated."""
+    validate_timeout_s: float = 60.0
+    """A check that has not answered a validation by then is unknown."""
+    checks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """A table for each check by name: `enabled`, `every_s`, and the check's own thresholds."""
+
+    def __post_init__(self) -> None:
+        if self.nvml not in ("on", "off", "auto"):
+            raise ValueError(f'nvml is {self.nvml!r}: use "on", "off" or "auto"')
+        if self.gpus is not None and not 0 <= self.gpus <= 64:
+            raise ValueError(f"gpus is {self.gpus}: use a number from 0 to 64")
+        if not 0 <= self.metrics_port <= 65535:
+            raise ValueError(f"metrics_port is {self.metrics_port}: use a port from 1 to 65535, or 0 for none")
+        if self.clear_after < 1:
+            raise ValueError(f"clear_after is {self.clear_after}: use 1 or more")
+        if self.spool_max_bytes < 65536:
+            raise ValueError(f"spool_max_bytes is {self.spool_max_bytes}: use 65536 or more")
+        for name in (
+            "filesystem_deadline_s",
+            "nvml_deadline_s",
+            "heartbeat_s",
+            "controller_silence_s",
+            "info_ttl_s",
+            "validate_timeout_s",
+        ):
+            if not 0 < getattr(self, name) < 1e9:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: use a number of seconds above 0")
+        for path in self.shared_filesystems:
+            if not path.startswith("/"):
+                raise ValueError(f'shared_filesystems holds {path!r}: write the mount point, such as "/fsx"')
+        if self.controller_url:
+            try:
+                url = urlsplit(self.controller_url)
+                fits = url.scheme == "http" and bool(url.hostname) and (url.port or 80) > 0
+            except ValueError:
+                fits = False
+            if not fits:
+                raise ValueError(f'controller_url is {self.controller_url!r}: write it as "http://HEAD:9410"')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckSettings:
+    """How one check is to run."""
+
+    spec: CheckSpec
+    every_s: float
+    thresholds: Any
+
+
+def check_settings(
+    config: AgentConfig, specs: Mapping[str, CheckSpec], *, where: str = "agent.toml"
+) -> Mapping[str, CheckSettings]:
+    """The checks that are switched on, with cadence and thresholds from `[checks.<name>]`. Raises ConfigError."""
+    for name in config.checks:
+        if name not in specs:
+            near = difflib.get_close_matches(name, specs, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the checks are {', '.join(sorted(specs))}."
+            raise ConfigError(f"{where}: checks: there is no check {name!r}; {hint}")
+    settings: dict[str, CheckSettings] = {}
+    for name, spec in specs.items():
+        table = dict(config.checks.get(name, {}))
+        place = f"{where}: checks.{name}"
+        enabled = table.pop("enabled", True)
+        every_s = table.pop("every_s", spec.every_s)
+        if not isinstance(enabled, bool):
+            raise ConfigError(f"{place}: enabled must be true or false, not {enabled!r}")
+        if isinstance(every_s, bool) or not isinstance(every_s, int | float) or not 0 < every_s < 1e6:
+            raise ConfigError(f"{place}: every_s must be a number of seconds above 0, not {every_s!r}")
+        thresholds = _thresholds(spec, table, place)
+        if enabled:
+            settings[name] = CheckSettings(spec=spec, every_s=float(every_s), thresholds=thresholds)
+    return settings
+
+
+def _thresholds(spec: CheckSpec, table: Mapping[str, Any], place: str) -> Any:
+    own = [] if spec.thresholds is None else [f.name for f in dataclasses.fields(spec.thresholds)]
+    known = ["enabled", "every_s", *own]
+    for key in table:
+        if key not in own:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the known keys are {', '.join(known)}."
+            raise ConfigError(f"{place}: unknown key {key!r}; {hint}")
+    return None if spec.thresholds is None else build(spec.thresholds, table, where=place)
+
+
+def gpus_expected(config: AgentConfig, detected_type: str) -> int | None:
+    """How many GPUs the machine should have: as configured, else by the configured type, else by the detected one."""
+    if config.gpus is not None:
+        return config.gpus
+    return expected_gpus(config.instance_type or detected_type)
+
+
+def warnings_of(config: AgentConfig) -> tuple[str, ...]:
+    """What is allowed and probably not meant, one sentence each."""
+    found = []
+    if config.instance_type and config.gpus is None and config.instance_type not in TABLE:
+        near = difflib.get_close_matches(config.instance_type, TABLE, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        found.append(
+            f"instance_type {config.instance_type!r} is in no table: {hint}set gpus to the number of GPUs it has"
+        )
+    if not config.controller_url:
+        found.append('controller_url is empty: nobody hears of this node\'s faults, set it to "http://HEAD:9410"')
+    return tuple(found)
