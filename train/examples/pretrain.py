@@ -36,7 +36,7 @@ from nodewatch_train.checkpoint import Checkpointer
 from nodewatch_train.launch import Launch
 from nodewatch_train.manifest import RefusedError
 from nodewatch_train.progress import ProgressLog
-from nodewatch_train.signals import EXIT_DONE, EXIT_STOPPED, StopRequest, leave, leaving_promptly
+from nodewatch_train.signals import EXIT_DONE, EXIT_REFUSED, EXIT_STOPPED, StopRequest, leave, leaving_promptly
 from torch import nn
 
 
@@ -70,7 +70,8 @@ class Block(nn.Module):
         q, k, v = projected.view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.attention_out(attended.transpose(1, 2).reshape(batch, length, width))
-        return x + self.mlp_out(F.gelu(self.mlp_in(self.before_mlp(x))))
+        out: torch.Tensor = x + self.mlp_out(F.gelu(self.mlp_in(self.before_mlp(x))))
+        return out
 
 
 class Gpt(nn.Module):
@@ -141,8 +142,6 @@ def learning_rate(step: int, steps: int, highest: float) -> float:
 
 def distribute(model: Gpt, kind: str, launch: Launch) -> nn.Module:
     """The model for all ranks: replicated (ddp) or sharded (fsdp2)."""
-    if not dist.is_initialized():
-        return model
     if kind == "ddp":
         return nn.parallel.DistributedDataParallel(
             model, device_ids=[launch.local_rank] if launch.device.type == "cuda" else None
@@ -153,7 +152,8 @@ def distribute(model: Gpt, kind: str, launch: Launch) -> nn.Module:
     mesh = init_device_mesh(launch.device.type, (launch.world_size,))
     for block in model.blocks:
         fully_shard(block, mesh=mesh)
-    return fully_shard(model, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model
 
 
 def train(options: argparse.Namespace, launch: Launch, stop: StopRequest) -> int:
@@ -220,9 +220,8 @@ def train(options: argparse.Namespace, launch: Launch, stop: StopRequest) -> int
 def mean_over_ranks(loss: torch.Tensor, launch: Launch) -> float:
     """The loss over the global batch, the same number on every rank."""
     total = loss.detach().double()
-    if dist.is_initialized():
-        dist.all_reduce(total)
-    return total.item() / launch.world_size
+    dist.all_reduce(total)
+    return float(total.item()) / launch.world_size
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -256,7 +255,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main() -> None:
     options = parse(sys.argv[1:])
-    launch = Launch.from_environment(os.environ, gpus=torch.cuda.device_count())
+    try:
+        launch = Launch.from_environment(os.environ, gpus=torch.cuda.device_count())
+    except RefusedError as error:
+        leave(EXIT_REFUSED, str(error))
     stop = StopRequest()
     with leaving_promptly(rank=launch.rank, restart=launch.restart, failures=options.checkpoint_dir):
         random.seed(options.seed)
@@ -265,16 +267,13 @@ def main() -> None:
             torch.set_num_threads(1)  # sums split over threads would differ between machines
         else:
             torch.cuda.set_device(launch.device)
-        if launch.world_size > 1:
-            launch.export(os.environ)
-            dist.init_process_group(
-                "nccl" if launch.device.type == "cuda" else "gloo", timeout=timedelta(seconds=options.timeout_seconds)
-            )
+        launch.export(os.environ)
+        backend = "nccl" if launch.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(seconds=options.timeout_seconds))
         code = train(options, launch, stop)
-        if dist.is_initialized():
-            # All ranks are here and alive, so this is safe; it lets rank 0, which keeps the store, leave last.
-            with contextlib.suppress(RuntimeError):
-                dist.barrier()
+        # All ranks get here alive; rank 0, which keeps the store, must not leave while another still needs it.
+        with contextlib.suppress(RuntimeError):
+            dist.barrier()
         leave(code)
 
 

@@ -105,7 +105,7 @@ class Checkpointer:
             extra = {"model": self._fingerprint, "data": self._data.state_dict()}
             done = manifest.commit(tmp, step, world_size=self._world_size, extra=extra, described=described)
             self._trusted.add(done.name)
-            manifest.prune(self._root, self._keep, trusted=self._trusted)
+            manifest.prune(self._root, self._keep, trusted=self._trusted, up_to=step)
             return done.name
 
         name = self._on_rank_0(commit)
@@ -122,6 +122,11 @@ class Checkpointer:
             verification = manifest.verify(path)
             found = verification.manifest
             if found is not None and found.extra.get("model") == self._fingerprint:
+                newer = [
+                    other.name for other in manifest.checkpoints(self._root) if manifest.step_of(other) > found.step
+                ]
+                if newer:
+                    _say(f"{RESUME_FROM} asks for {path.name}: {', '.join(newer)} in {self._root} are passed over")
                 return path, found
             reason = verification.reason or f"{path.name} is a checkpoint of another model"
             _say(f"{RESUME_FROM} is not used: {reason}; looking for the newest verified checkpoint in {self._root}")

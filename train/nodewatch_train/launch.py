@@ -26,12 +26,15 @@ class Launch:
     def from_environment(cls, environment: Mapping[str, str], *, gpus: int) -> "Launch":
         """Read torchrun's variables where they are set, else srun's; without either, a single process.
 
-        gpus: how many this process sees; none means the CPU. Raises RefusedError for a variable that is no number.
+        gpus: how many this process sees; none means the CPU. Raises RefusedError for a variable that is no number, or
+        for a rank outside the world.
         """
         rank = _number(environment, "RANK", "SLURM_PROCID", default=0)
         world_size = _number(environment, "WORLD_SIZE", "SLURM_NTASKS", default=1)
         if "RANK" not in environment and "SLURM_PROCID" not in environment:
             world_size = 1  # inside a batch script but not under srun: SLURM_NTASKS speaks of tasks that nobody started
+        if rank >= world_size:
+            raise RefusedError(f"rank {rank} of {world_size} ranks: RANK and WORLD_SIZE, or srun's own, contradict")
         local_rank = _number(environment, "LOCAL_RANK", "SLURM_LOCALID", default=0)
         restart = _number(environment, "SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT", default=0)
         # With one GPU bound to each task (--gpus-per-task) every rank sees its own as number 0.
@@ -39,7 +42,9 @@ class Launch:
         host = environment.get("MASTER_ADDR") or first_host(
             environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or "localhost"
         )
-        port = _number(environment, "MASTER_PORT", default=master_port(_number(environment, "SLURM_JOB_ID"), restart))
+        # A single process meets nobody: any free port (0), so that two of them can run side by side.
+        derived = master_port(_number(environment, "SLURM_JOB_ID"), restart) if world_size > 1 else 0
+        port = _number(environment, "MASTER_PORT", default=derived)
         return cls(
             rank=rank,
             world_size=world_size,

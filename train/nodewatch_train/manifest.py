@@ -211,7 +211,7 @@ def newest_verified(root: Path) -> tuple[Path | None, list[str]]:
     Raises CheckpointError when `root` is not a directory that can be listed.
     """
     skipped: list[str] = []
-    for path in _candidates(root):
+    for path in checkpoints(root):
         verification = verify(path)
         if verification.ok:
             return path, skipped
@@ -219,8 +219,11 @@ def newest_verified(root: Path) -> tuple[Path | None, list[str]]:
     return None, skipped
 
 
-def prune(root: Path, keep: int, *, trusted: Collection[str] = ()) -> list[str]:
+def prune(root: Path, keep: int, *, trusted: Collection[str] = (), up_to: int = LAST_STEP) -> list[str]:
     """Delete the checkpoints older than the newest `keep` that verify, and return the names of the deleted.
+
+    Those of steps beyond `up_to` are neither counted nor deleted: a run that was sent back to an older checkpoint would
+    otherwise lose the ones that it writes itself to the ones that it left behind.
 
     Deletes nothing while fewer than `keep` verify, so the only good one always stays. The directories named in
     `trusted` were written or verified by this process: their sizes are checked again, not every byte.
@@ -230,7 +233,9 @@ def prune(root: Path, keep: int, *, trusted: Collection[str] = ()) -> list[str]:
         raise CheckpointError(f"cannot keep {keep} checkpoints in {root}: keep at least 1")
     verified = 0
     deleted: list[str] = []
-    for path in _candidates(root):
+    for path in checkpoints(root):
+        if step_of(path) > up_to:
+            continue
         if verified >= keep:
             with _telling(f"cannot delete the old checkpoint {path}"):
                 _delete(path)
@@ -269,12 +274,23 @@ def check_directory(root: Path) -> None:
         ) from error
 
 
-def _candidates(root: Path) -> list[Path]:
-    """Everything named like a checkpoint, newest first; of one step, the one that was replaced last."""
+def checkpoints(root: Path) -> list[Path]:
+    """Everything in `root` that is named like a checkpoint, newest first, whether it verifies or not.
+
+    Raises CheckpointError when `root` cannot be listed.
+    """
     with _telling(f"cannot list the checkpoint directory {root}"):
         named = [(match, path) for path in root.iterdir() if (match := _CHECKPOINT.fullmatch(path.name))]
     named.sort(key=lambda pair: (-int(pair[0][1]), pair[0][2] is not None, pair[1].name))
     return [path for _, path in named]
+
+
+def step_of(path: Path) -> int:
+    """The step in the name of a checkpoint's directory. Raises CheckpointError for another name."""
+    match = _CHECKPOINT.fullmatch(path.name)
+    if match is None:
+        raise CheckpointError(f"{path} is not named like a checkpoint (step- and eight digits)")
+    return int(match[1])
 
 
 def _parse(raw: bytes) -> Manifest | str:
