@@ -17,7 +17,11 @@ class SlurmError(NodewatchError):
 
 
 class Ec2Error(NodewatchError):
-    """EC2 could not be read, or refused a change."""
+    """EC2 could not be read, or refused a change. `code` is EC2's own error code, empty when it gave none."""
+
+    def __init__(self, message: str, *, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class CapacityError(Ec2Error):

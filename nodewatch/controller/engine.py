@@ -1,0 +1,287 @@
+"""The controller's one loop body, without threads, sockets or a clock of its own.
+
+`receive` takes what agents and hooks report; `tick` reads the world, plans, and carries the plan out. Each action is written
+down as intended and synced before it is begun, and its outcome is written down after: that record, not the effect, is what
+the ledger learns from. The same engine runs in the daemon and, on fakes, in `nodewatch.testing`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from nodewatch.effects.perform import Ec2Control, SlurmControl, perform
+from nodewatch.errors import CapacityError, NodewatchError
+from nodewatch.model import actions as act
+from nodewatch.model.cluster import AgentView, Instance, SlurmJob, SlurmNode, Snapshot
+from nodewatch.model.health import Verdict
+from nodewatch.model.hostlist import expand
+from nodewatch.model.ledger import Ledger
+from nodewatch.model.plan import Held, Plan
+from nodewatch.model.records import Record
+from nodewatch.policy.fold import case_to_json, fold
+from nodewatch.policy.lost import is_silent
+from nodewatch.policy.plan import plan, validation_requests
+from nodewatch.policy.rules import Rules
+
+_log = logging.getLogger(__name__)
+_MOST_ROUNDS = 12
+"""Plans carried out in one tick; a repair takes two or three steps at once, more would be a planner that never rests."""
+_STORY_KEPT = 5000
+_EVENT_IDS_KEPT = 20000
+
+
+class SlurmClient(SlurmControl, Protocol):
+    """Slurm, read and changed."""
+
+    def nodes(self) -> Mapping[str, SlurmNode]:
+        """All nodes by name, or SlurmError."""
+
+    def jobs(self) -> Mapping[int, SlurmJob]:
+        """All jobs that slurmctld knows by id, or SlurmError."""
+
+
+class Ec2Client(Ec2Control, Protocol):
+    """EC2, read and changed."""
+
+    def instances(self) -> Mapping[str, Instance]:
+        """The instances that bear a node name, by id, or Ec2Error."""
+
+
+class JournalStore(Protocol):
+    """Where records are kept before anything is done."""
+
+    def append(self, at: float, kind: str, data: Mapping[str, Any]) -> Record:
+        """Keep one record durably, or raise JournalError."""
+
+
+class Engine:
+    """State: the ledger (a fold of the journal), the agents' last words, and EC2's last picture."""
+
+    def __init__(
+        self,
+        *,
+        journal: JournalStore,
+        past: list[Record],
+        slurm: SlurmClient,
+        ec2: Ec2Client | None,
+        rules: Rules,
+        clock: Callable[[], float],
+        reach: Callable[[str, str], bool] = lambda node, address: True,
+        ec2_period_s: float = 10.0,
+    ) -> None:
+        """`past` is the journal so far. `reach(node, address)` tells whether any of the node's ports answers now.
+
+        `ec2_period_s` is how long a picture of EC2 serves: its API is throttled, Slurm's is not.
+        """
+        self._journal = journal
+        self._slurm = slurm
+        self._ec2 = ec2
+        self._clock = clock
+        self._reach = reach
+        self._ec2_period_s = ec2_period_s
+        self.rules = rules
+        self.ledger: Ledger = fold(Ledger(), past)
+        self.story: deque[Record] = deque(past[-_STORY_KEPT:], maxlen=_STORY_KEPT)
+        self.held: tuple[Held, ...] = ()
+        self.snapshot: Snapshot = Snapshot(taken_at=0.0, slurm_error="not read yet")
+        self.counts: dict[str, int] = {}
+        self._held_shape: frozenset[tuple[str, str]] = frozenset()
+        self._seen: dict[str, None] = {
+            str(r.data["event_id"]): None for r in past[-_EVENT_IDS_KEPT:] if "event_id" in r.data
+        }
+        self._instances: Mapping[str, Instance] = {}
+        self._ec2_read_at = float("-inf")
+        self._ec2_error: str | None = "not read yet" if ec2 is not None else None
+        started = clock()
+        # After a restart every known agent gets the full time to be heard again before its silence counts.
+        self._agents: dict[str, AgentView] = {
+            node: AgentView(
+                node=node, heard_at=started, boot_id=known.boot_id, instance_id=known.instance_id, verdict=None
+            )
+            for node, known in self.ledger.agents.items()
+        }
+        self.note("started", {"mode": rules.mode, "groups": [group.name for group in rules.groups]})
+
+    # -- what comes in ------------------------------------------------------------------------------------------------
+
+    def receive_agent(self, message: Mapping[str, Any]) -> tuple[list[str], list[dict[str, str]], bool]:
+        """One message of an agent (docs/interfaces.md section 4): (accepted event ids, requests to it, anything new).
+
+        Raises KeyError, ValueError or TypeError for a message of another shape; nothing of it is taken then.
+        """
+        node = str(message["node"])
+        verdict = Verdict.from_json(message["verdict"]) if message.get("verdict") else None
+        events = [_agent_event(event) for event in message.get("events", ())]
+        identity = {
+            "node": node,
+            "boot_id": str(message.get("boot_id", "")),
+            "instance_id": str(message.get("instance_id", "")),
+        }
+        now = self._clock()
+        before = self._agents.get(node)
+        if before is not None and self._is_stale(node, identity["instance_id"]):
+            # The machine that was replaced may still be alive for a while: it must not speak for its successor.
+            return [event_id for event_id, _, _ in events], [], False
+        self._agents[node] = AgentView(
+            node=node,
+            heard_at=now,
+            boot_id=identity["boot_id"],
+            instance_id=identity["instance_id"],
+            verdict=verdict if verdict is not None or before is None else before.verdict,
+        )
+        fresh = before is None or before.verdict is None or (before.boot_id, before.instance_id) != (
+            identity["boot_id"],
+            identity["instance_id"],
+        )
+        accepted = []
+        for event_id, kind, data in events:
+            if event_id not in self._seen:
+                self.note(kind, {**data, **identity, "event_id": event_id})
+                self._remember(event_id)
+                fresh = True
+            accepted.append(event_id)
+        if before is not None and verdict is not None and before.verdict != verdict:
+            fresh = True
+        requests = [{"kind": "validate", "key": key} for key in validation_requests(node, self.ledger)]
+        return accepted, requests, fresh
+
+    def receive_hook(self, message: Mapping[str, Any]) -> None:
+        """One file of a slurmctld hook (docs/interfaces.md section 3). Raises KeyError, ValueError or TypeError."""
+        kind = str(message["kind"])
+        if kind not in ("job_started", "job_ended"):
+            raise ValueError(f"unknown kind {kind!r}")
+        data = {key: value for key, value in message.items() if key not in ("v", "kind")}
+        data["job_id"] = int(data["job_id"])
+        data["restart_count"] = int(data.get("restart_count") or 0)
+        data["node_names"] = expand(str(data.get("nodes") or ""))
+        self.note(kind, data)
+
+    # -- the tick -----------------------------------------------------------------------------------------------------
+
+    def tick(self) -> Plan:
+        """Read, plan, carry out, and again while something changed. Returns the last plan."""
+        decided = Plan()
+        for _ in range(_MOST_ROUNDS):
+            self.snapshot = self._read()
+            decided = plan(self.snapshot, self.ledger, self.rules, self._clock())
+            self._write_decisions(decided)
+            for action in decided.actions:
+                self._carry_out(action)
+            if not (decided.actions or decided.cases or decided.judgements):
+                return decided
+        _log.error("the planner did not come to rest within %d rounds", _MOST_ROUNDS)
+        self.counts["restless_ticks"] = self.counts.get("restless_ticks", 0) + 1
+        return decided
+
+    def note(self, kind: str, data: Mapping[str, Any]) -> Record:
+        """Write one record and learn from it. Raises JournalError; nothing is learnt then."""
+        record = self._journal.append(self._clock(), kind, data)
+        self.ledger = fold(self.ledger, (record,))
+        self.story.append(record)
+        return record
+
+    # -- below --------------------------------------------------------------------------------------------------------
+
+    def _is_stale(self, node: str, instance_id: str) -> bool:
+        return any(
+            case.node == node and case.new_instance and instance_id and instance_id != case.new_instance
+            for case in self.ledger.open_cases
+        )
+
+    def _remember(self, event_id: str) -> None:
+        self._seen[event_id] = None
+        while len(self._seen) > _EVENT_IDS_KEPT:
+            del self._seen[next(iter(self._seen))]
+
+    def _read(self) -> Snapshot:
+        now = self._clock()
+        slurm_error: str | None = None
+        nodes: Mapping[str, SlurmNode] = {}
+        jobs: Mapping[int, SlurmJob] = {}
+        try:
+            nodes, jobs = self._slurm.nodes(), self._slurm.jobs()
+        except NodewatchError as error:
+            nodes, jobs, slurm_error = {}, {}, str(error)
+        self._read_ec2(now)
+        silent = [view for _, view in sorted(self._agents.items()) if is_silent(view, self.rules, now)]
+        unreachable = {
+            view.node for view in silent if view.node in nodes and not self._reach(view.node, nodes[view.node].address)
+        }
+        return Snapshot(
+            taken_at=now,
+            nodes=nodes,
+            jobs=jobs,
+            instances=self._instances,
+            agents=dict(self._agents),
+            unreachable=frozenset(unreachable),
+            slurm_error=slurm_error,
+            ec2_error=self._ec2_error,
+        )
+
+    def _read_ec2(self, now: float) -> None:
+        if self._ec2 is None or now - self._ec2_read_at < self._ec2_period_s:
+            return
+        self._ec2_read_at = now
+        try:
+            self._instances = self._ec2.instances()
+            self._ec2_error = None
+        except NodewatchError as error:
+            # The old picture stays for reading; with the error set no machine is touched.
+            self._ec2_error = str(error)
+
+    def _write_decisions(self, decided: Plan) -> None:
+        for case in decided.cases:
+            self.note("case", {"case": case_to_json(case)})
+        for judgement in decided.judgements:
+            self.note(
+                "judged",
+                {
+                    "job_id": judgement.job_id,
+                    "restart_count": judgement.restart_count,
+                    "cause": judgement.cause.value,
+                    "text": judgement.text,
+                    "restarts": judgement.restarts,
+                    "node": judgement.node,
+                },
+            )
+        self.held = decided.held
+        # Reasons carry countdowns: a second less to wait is no news for the journal.
+        shape = frozenset((item.subject, re.sub(r"[0-9.]+", "#", item.why)) for item in decided.held)
+        if shape != self._held_shape:
+            self._held_shape = shape
+            items = [{"subject": i.subject, "why": i.why, "case_id": i.case_id} for i in decided.held]
+            self.note("held", {"held": items})
+
+    def _carry_out(self, action: act.Action) -> None:
+        self.note("intended", {"action": act.to_json(action)})
+        word = act.word_of(action)
+        try:
+            result = perform(action, self._slurm, self._ec2)
+        except NodewatchError as error:
+            _log.warning("%s failed: %s", act.describe(action), error)
+            self._count(f"{word}_failed")
+            self.note("failed", {"key": action.key, "error": str(error), "is_capacity": isinstance(error, CapacityError)})
+            return
+        _log.info("%s", act.describe(action))
+        self._count(word)
+        self.note("done", {"key": action.key, "action": act.to_json(action), "result": result})
+        if isinstance(action, (act.Launch, act.Terminate)):
+            # Our own change makes the picture of EC2 old at once.
+            self._ec2_read_at = float("-inf")
+
+    def _count(self, name: str) -> None:
+        self.counts[name] = self.counts.get(name, 0) + 1
+
+
+def _agent_event(event: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    kind = str(event["kind"])
+    data = {key: value for key, value in event.items() if key not in ("id", "kind", "v", "node", "boot_id")}
+    if kind == "verdict":
+        Verdict.from_json(event["verdict"])
+    if kind == "validated":
+        data["key"] = str(event["key"])
+    return str(event["id"]), kind, data

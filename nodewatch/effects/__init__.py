@@ -1,0 +1,1 @@
+"""The only code that changes the world: one action in, one outcome out."""

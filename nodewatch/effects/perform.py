@@ -1,0 +1,96 @@
+"""Carry out one action. Everything here is idempotent: doing it twice has the effect of doing it once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from nodewatch.model import actions as act
+from nodewatch.model.cluster import Instance
+
+
+class SlurmControl(Protocol):
+    """What the effects need of Slurm, and no more, so that a fake is small and pyslurm can stand behind it.
+
+    Every method raises SlurmError with one sentence when Slurm refuses or does not answer in time.
+    """
+
+    def drain(self, node: str, reason: str) -> None:
+        """Take `node` out of service with `reason`."""
+
+    def mark_down(self, node: str, reason: str) -> None:
+        """Declare `node` down; Slurm ends or requeues what ran there."""
+
+    def resume(self, node: str) -> None:
+        """Clear drain, fail and down."""
+
+    def set_address(self, node: str, address: str) -> None:
+        """Let slurmctld reach `node` at `address`."""
+
+    def reboot(self, node: str, reason: str) -> None:
+        """Reboot `node` as soon as it is empty, and leave it drained."""
+
+    def requeue(self, job_id: int) -> None:
+        """Put a job back into the queue, running or ended."""
+
+    def expedite(self, job_id: int, *, priority: int, exclude: Sequence[str], comment: str) -> None:
+        """Let a pending job start now."""
+
+    def comment(self, job_id: int, text: str) -> None:
+        """Set a job's comment."""
+
+
+class Ec2Control(Protocol):
+    """What the effects need of EC2. Methods raise Ec2Error, or CapacityError where waiting may help."""
+
+    def launch(self, *, template: str, subnet_id: str | None, tags: Mapping[str, str], token: str) -> Instance:
+        """Start one instance; the same token gives the same instance."""
+
+    def terminate(self, instance_id: str) -> None:
+        """End an instance; one that is gone already is no error."""
+
+
+def client_token(key: str) -> str:
+    """`key` as EC2's ClientToken: at most 64 ASCII characters (EC2 API reference, idempotency), else its digest."""
+    if len(key) <= 64 and key.isascii():
+        return key
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def perform(action: act.Action, slurm: SlurmControl, ec2: Ec2Control | None) -> dict[str, Any]:
+    """Carry out `action` and return what came of it, for the journal.
+
+    Raises SlurmError or Ec2Error, each with the sentence that the operator reads. An EC2 action without a client raises
+    ValueError: the planner asks for one only where a launch template is configured.
+    """
+    match action:
+        case act.Drain(node=node, reason=reason) | act.HoldSpare(node=node, reason=reason):
+            slurm.drain(node, reason)
+        case act.MarkDown(node=node, reason=reason):
+            slurm.mark_down(node, reason)
+        case act.ReleaseSpare(node=node) | act.ReturnToService(node=node):
+            slurm.resume(node)
+        case act.Repoint(node=node, address=address):
+            slurm.set_address(node, address)
+        case act.Reboot(node=node, reason=reason):
+            slurm.reboot(node, reason)
+        case act.Requeue(job_id=job_id):
+            slurm.requeue(job_id)
+        case act.Expedite(job_id=job_id, priority=priority, exclude=exclude, comment=comment):
+            slurm.expedite(job_id, priority=priority, exclude=exclude, comment=comment)
+        case act.Tell(job_id=job_id, comment=comment):
+            slurm.comment(job_id, comment)
+        case act.Launch(key=key, node=node, launch_template=template, subnet_id=subnet_id):
+            tags = {"nodewatch:node": node, "nodewatch:action": key, "Name": node}
+            instance = _needed(ec2).launch(template=template, subnet_id=subnet_id, tags=tags, token=client_token(key))
+            return {"instance_id": instance.instance_id, "private_ip": instance.private_ip}
+        case act.Terminate(instance_id=instance_id):
+            _needed(ec2).terminate(instance_id)
+    return {}
+
+
+def _needed(ec2: Ec2Control | None) -> Ec2Control:
+    if ec2 is None:
+        raise ValueError("an EC2 action was planned without EC2 being configured")
+    return ec2

@@ -1,0 +1,204 @@
+"""What the planner may ask for. Each action is idempotent under its key; the key is what EC2 gets as ClientToken."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """Take a node out of service; jobs on it go on."""
+
+    key: str
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkDown:
+    """Tell Slurm that a node is gone, so that it ends what ran there without waiting for an answer."""
+
+    key: str
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldSpare:
+    """Keep a healthy node out of service as a warm spare."""
+
+    key: str
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseSpare:
+    """Put a warm spare into service in the place of `stands_in_for`."""
+
+    key: str
+    node: str
+    stands_in_for: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requeue:
+    """Put a job back into the queue after its node failed."""
+
+    key: str
+    job_id: int
+    node: str
+    """The node that failed under it; empty when none is known to have."""
+    cause: str
+    """`hardware` or `unknown`."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expedite:
+    """Let a requeued job start now, before others, away from the suspects (Slurm alone would hold it for two minutes)."""
+
+    key: str
+    job_id: int
+    priority: int
+    exclude: tuple[str, ...]
+    comment: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tell:
+    """Write into a job's comment why it was not started again."""
+
+    key: str
+    job_id: int
+    comment: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reboot:
+    """Reboot an empty node."""
+
+    key: str
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """Start a new instance that bears the Slurm name of `node`."""
+
+    key: str
+    node: str
+    launch_template: str
+    subnet_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terminate:
+    """End an instance."""
+
+    key: str
+    node: str
+    instance_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repoint:
+    """Give a Slurm node name the address of its new machine."""
+
+    key: str
+    node: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnToService:
+    """Let a repaired and validated node take jobs again."""
+
+    key: str
+    node: str
+
+
+Action = (
+    Drain
+    | MarkDown
+    | HoldSpare
+    | ReleaseSpare
+    | Requeue
+    | Expedite
+    | Tell
+    | Reboot
+    | Launch
+    | Terminate
+    | Repoint
+    | ReturnToService
+)
+
+_KINDS: dict[str, type[Action]] = {
+    "drain": Drain,
+    "mark_down": MarkDown,
+    "hold_spare": HoldSpare,
+    "release_spare": ReleaseSpare,
+    "requeue": Requeue,
+    "expedite": Expedite,
+    "tell": Tell,
+    "reboot": Reboot,
+    "launch": Launch,
+    "terminate": Terminate,
+    "repoint": Repoint,
+    "return_to_service": ReturnToService,
+}
+_WORDS = {kind: word for word, kind in _KINDS.items()}
+
+DESTRUCTIVE = (MarkDown, Reboot, Terminate)
+"""Actions that end whatever runs on the node."""
+
+
+def word_of(action: Action) -> str:
+    """The action's name in the journal, in metrics and on screen."""
+    return _WORDS[type(action)]
+
+
+def to_json(action: Action) -> dict[str, Any]:
+    """The form kept in the journal."""
+    return {"action": word_of(action), **dataclasses.asdict(action)}
+
+
+def from_json(data: Mapping[str, Any]) -> Action:
+    """The inverse of `to_json`. Raises KeyError or TypeError when `data` is not one."""
+    kind = _KINDS[data["action"]]
+    names = {field.name for field in dataclasses.fields(kind)}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name in names}
+    return kind(**values)
+
+
+def describe(action: Action) -> str:
+    """The action as an operator reads it."""
+    match action:
+        case Drain(node=node, reason=reason):
+            return f"drain {node} ({reason})"
+        case MarkDown(node=node):
+            return f"mark {node} down, it does not answer"
+        case HoldSpare(node=node):
+            return f"hold {node} as a warm spare"
+        case ReleaseSpare(node=node, stands_in_for=broken):
+            return f"put the spare {node} into service for {broken}"
+        case Requeue(job_id=job, reason=reason):
+            return f"requeue job {job}: {reason}"
+        case Expedite(job_id=job, exclude=exclude):
+            return f"start job {job} now, not on {','.join(exclude)}"
+        case Tell(job_id=job, comment=comment):
+            return f"tell job {job}: {comment}"
+        case Reboot(node=node):
+            return f"reboot {node}"
+        case Launch(node=node, launch_template=template):
+            return f"launch a new instance for {node} from {template}"
+        case Terminate(instance_id=instance, node=node):
+            return f"terminate {instance} (was {node})"
+        case Repoint(node=node, address=address):
+            return f"give {node} the address {address}"
+        case ReturnToService(node=node):
+            return f"return {node} to service"

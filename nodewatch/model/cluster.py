@@ -1,0 +1,205 @@
+"""The cluster at one instant: Slurm's nodes and jobs, EC2's instances, and what each agent last said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nodewatch.model.health import Verdict
+
+OWNED_PREFIX = "nodewatch:"
+"""Our drain reasons start so; a node drained with any other reason is somebody else's and is left alone."""
+
+SPARE_REASON = "nodewatch: spare"
+"""The reason on a healthy node that we keep out of service so that it can stand in for a broken one at once."""
+
+_BUSY_FLAGS = frozenset({"ALLOCATED", "MIXED", "COMPLETING"})
+_OUT_FLAGS = frozenset({"DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING"})
+_ACTIVE_JOB_STATES = frozenset({"RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "STOPPED"})
+_FAILED_JOB_STATES = frozenset({"FAILED", "NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAILED", "OUT_OF_MEMORY"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlurmNode:
+    """One node as slurmctld sees it; `states` are Slurm's own words, a base state and flags."""
+
+    name: str
+    address: str
+    states: frozenset[str]
+    reason: str = ""
+    partitions: tuple[str, ...] = ()
+
+    @property
+    def is_out(self) -> bool:
+        """Slurm starts no new job here (drain or fail flag)."""
+        return bool(self.states & _OUT_FLAGS)
+
+    @property
+    def is_down(self) -> bool:
+        """slurmctld has given the node up, or was told to."""
+        return "DOWN" in self.states
+
+    @property
+    def is_busy(self) -> bool:
+        """Work of a job, or its clean-up, may still be on the node. DRAIN alone does not say that it is empty."""
+        return bool(self.states & _BUSY_FLAGS)
+
+    @property
+    def is_responding(self) -> bool:
+        """slurmd answers slurmctld."""
+        return "NOT_RESPONDING" not in self.states
+
+    @property
+    def is_idle(self) -> bool:
+        """In service with nothing on it."""
+        return (
+            "IDLE" in self.states
+            and not self.is_busy
+            and not self.is_out
+            and not self.is_down
+            and not self.is_in_maintenance
+            and self.is_responding
+        )
+
+    @property
+    def is_in_maintenance(self) -> bool:
+        """Reserved by an administrator, or powered away: not ours to touch."""
+        return bool(self.states & {"MAINTENANCE", "MAINT", "RESERVED", "POWERED_DOWN", "POWERING_DOWN", "POWER_DOWN"})
+
+    @property
+    def is_rebooting(self) -> bool:
+        """A reboot was asked for or is under way."""
+        return bool(self.states & {"REBOOT_REQUESTED", "REBOOT_ISSUED", "REBOOT"})
+
+    @property
+    def is_ours(self) -> bool:
+        """Taken out of service by nodewatch, spares included."""
+        return self.reason.startswith(OWNED_PREFIX)
+
+    @property
+    def is_foreign(self) -> bool:
+        """Taken out of service by somebody else, with or without a reason."""
+        return (self.is_out or self.is_down) and not self.is_ours and not self._is_given_up_by_slurm
+
+    @property
+    def is_spare(self) -> bool:
+        """Held by us as a warm spare."""
+        return self.is_out and self.reason.startswith(SPARE_REASON)
+
+    @property
+    def _is_given_up_by_slurm(self) -> bool:
+        # slurmctld's own words for a node that went away; nobody decided it, so a repair may take over.
+        return not self.is_out and (self.reason == "" or self.reason.startswith(("Not responding", "Node unexpectedly")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlurmJob:
+    """One job. Times are seconds since the epoch, None where Slurm has none."""
+
+    job_id: int
+    states: frozenset[str]
+    nodes: tuple[str, ...] = ()
+    partition: str = ""
+    user: str = ""
+    name: str = ""
+    priority: int = 0
+    restart_count: int = 0
+    exit_code: int = 0
+    exit_signal: int = 0
+    begins_at: float | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    excluded_nodes: tuple[str, ...] = ()
+    is_batch: bool = True
+    comment: str = ""
+    array_job_id: int | None = None
+    array_task_id: int | None = None
+
+    @property
+    def is_active(self) -> bool:
+        """It holds its nodes, or they are still being cleaned up after it."""
+        return bool(self.states & _ACTIVE_JOB_STATES)
+
+    @property
+    def is_running(self) -> bool:
+        """It runs; COMPLETING is not running."""
+        return "RUNNING" in self.states and "COMPLETING" not in self.states
+
+    @property
+    def is_pending(self) -> bool:
+        """It waits in the queue (a requeued job may be pending and still completing its last run)."""
+        return "PENDING" in self.states
+
+    @property
+    def has_failed(self) -> bool:
+        """It ended by itself or with its node, not by its user, a limit or a preemption."""
+        return bool(self.states & _FAILED_JOB_STATES)
+
+    @property
+    def has_succeeded(self) -> bool:
+        """It ended with exit code zero."""
+        return "COMPLETED" in self.states
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One EC2 instance. `node` is the Slurm node name that its tag `nodewatch:node` gives it, empty without the tag."""
+
+    instance_id: str
+    state: str
+    private_ip: str = ""
+    node: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_alive(self) -> bool:
+        """It runs or is about to."""
+        return self.state in ("pending", "running")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentView:
+    """The last word of one node's agent."""
+
+    node: str
+    heard_at: float
+    boot_id: str
+    instance_id: str
+    verdict: Verdict | None
+    """None until the agent has given one since the controller started."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The cluster as read for one tick.
+
+    A part that could not be read whole is absent and its error says why: `slurm_error` means that nodes and jobs are empty
+    because nothing is known, not because there are none.
+    """
+
+    taken_at: float
+    nodes: Mapping[str, SlurmNode] = field(default_factory=dict)
+    jobs: Mapping[int, SlurmJob] = field(default_factory=dict)
+    instances: Mapping[str, Instance] = field(default_factory=dict)
+    agents: Mapping[str, AgentView] = field(default_factory=dict)
+    unreachable: frozenset[str] = frozenset()
+    """Nodes on which neither the agent's nor slurmd's port could be reached by the controller just now."""
+    slurm_error: str | None = None
+    ec2_error: str | None = None
+
+    def jobs_on(self, node: str) -> tuple[SlurmJob, ...]:
+        """The active jobs that hold `node`, by job id."""
+        return tuple(job for _, job in sorted(self.jobs.items()) if job.is_active and node in job.nodes)
+
+    def is_busy(self, node: str) -> bool:
+        """Whether a job, or its clean-up, may still be on `node`; a node that Slurm did not list counts as busy."""
+        known = self.nodes.get(node)
+        return known is None or known.is_busy or bool(self.jobs_on(node))
+
+    def instance_of(self, node: str) -> Instance | None:
+        """The live instance that bears `node`: the one its agent names, else the one tagged so (the latest id)."""
+        agent = self.agents.get(node)
+        if agent and agent.instance_id in self.instances and self.instances[agent.instance_id].is_alive:
+            return self.instances[agent.instance_id]
+        tagged = [i for i in self.instances.values() if i.node == node and i.is_alive]
+        return max(tagged, key=lambda i: i.instance_id) if len(tagged) == 1 else None

@@ -1,0 +1,194 @@
+"""What the controller remembers: open cases, marked jobs, actions and their outcomes. A pure fold of the journal."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nodewatch.model.actions import Action
+from nodewatch.model.health import Severity
+
+
+class Rung(enum.IntEnum):
+    """The ladder, mildest first."""
+
+    OBSERVE = 0
+    DRAIN = 1
+    RESET_GPU = 2
+    REBOOT = 3
+    REPLACE = 4
+    HUMAN = 5
+
+    @property
+    def word(self) -> str:
+        """The name used in JSON, configuration and metrics."""
+        return self.name.lower()
+
+
+class Step(enum.Enum):
+    """How far the repair of a case has come."""
+
+    HELD = "held"
+    """Opened, not admitted: a guard holds it back."""
+    DRAINING = "draining"
+    """Out of service; jobs are leaving."""
+    REBOOTING = "rebooting"
+    LAUNCHING = "launching"
+    """A new instance was asked for, or capacity is awaited."""
+    BOOTING = "booting"
+    """The new instance exists; its agent has not been heard."""
+    VALIDATING = "validating"
+    """The agent was asked to run the deep checks."""
+    RETURNING = "returning"
+    """The deep checks passed; it goes back into service or becomes the spare."""
+    WATCHING = "watching"
+    """Back; the case closes when it stays healthy."""
+    WAITING_FOR_HUMAN = "waiting_for_human"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One fault family on one node, from its first finding to its end. Times are seconds since the epoch."""
+
+    case_id: str
+    node: str
+    family: str
+    fault: str
+    subject: str
+    severity: Severity
+    rung: Rung
+    step: Step
+    opened_at: float
+    step_at: float
+    """When the present step began."""
+    fault_at: float = 0.0
+    """When the finding was first made."""
+    attempt: int = 1
+    """Which try of the rung this is, from 1."""
+    tried: tuple[Rung, ...] = ()
+    old_instance: str = ""
+    old_boot: str = ""
+    new_instance: str = ""
+    new_address: str = ""
+    spare: str = ""
+    why: str = ""
+    """The last transition's reason, as an operator reads it."""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_open(self) -> bool:
+        """Not closed yet."""
+        return self.step is not Step.CLOSED
+
+    @property
+    def is_admitted(self) -> bool:
+        """Past the guards: the node counts as out."""
+        return self.step not in (Step.HELD, Step.CLOSED)
+
+    @property
+    def is_out(self) -> bool:
+        """The node is out of service because of this case."""
+        return self.is_admitted and self.step is not Step.WATCHING
+
+
+class ActionState(enum.Enum):
+    """How far an action has come."""
+
+    INTENDED = "intended"
+    """Written down; whether it happened is not known."""
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionRecord:
+    """The latest of one action: `tries` counts how often it was begun; `is_capacity` that EC2 had no capacity."""
+
+    action: Action
+    state: ActionState
+    at: float
+    tries: int
+    result: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+    is_capacity: bool = False
+
+
+class Cause(enum.Enum):
+    """Why a marked job was interrupted."""
+
+    HARDWARE = "hardware"
+    PROGRAM = "program"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkedJob:
+    """A job submitted with --auto-resume, over all its restarts."""
+
+    job_id: int
+    budget: str
+    """What the user gave: a number, or `default`."""
+    restart_count: int
+    nodes: tuple[str, ...]
+    started_at: float
+    user: str = ""
+    partition: str = ""
+    ended_at: float | None = None
+    """When its present run ended, None while it runs."""
+    exit_code: str = ""
+    requeues: int = 0
+    """How often we put it back for a node's fault or an unknown one."""
+    unknown_requeues: int = 0
+    excluded: tuple[str, ...] = ()
+    """Nodes that it must not run on again."""
+    judged: str = ""
+    """The last judgement, as its user reads it."""
+    judged_restart: int = -1
+    """The run that the last judgement was about, -1 before the first."""
+    judged_cause: str = ""
+    judged_node: str = ""
+    restarts: bool = False
+    """Whether the last judgement was to start it again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownAgent:
+    """The identity of a node's machine as last announced."""
+
+    boot_id: str
+    instance_id: str
+    heard_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """The controller's whole memory. Every field follows from the journal alone."""
+
+    cases: Mapping[str, Case] = field(default_factory=dict)
+    """Open cases and those closed within the memory of the rules, by case id."""
+    jobs: Mapping[int, MarkedJob] = field(default_factory=dict)
+    actions: Mapping[str, ActionRecord] = field(default_factory=dict)
+    agents: Mapping[str, KnownAgent] = field(default_factory=dict)
+    validations: Mapping[str, bool | None] = field(default_factory=dict)
+    """Answers to validation requests by key; None is 'could not be told'."""
+    replacements: tuple[float, ...] = ()
+    """When instances were launched, the last hundred."""
+    failed_replacements: int = 0
+    """How many in a row did not come back healthy."""
+
+    @property
+    def open_cases(self) -> tuple[Case, ...]:
+        """Open cases in the order in which they were opened."""
+        return tuple(sorted((c for c in self.cases.values() if c.is_open), key=lambda c: (c.opened_at, c.case_id)))
+
+    def open_case(self, node: str, family: str) -> Case | None:
+        """The open case of one fault family on one node."""
+        return next((c for c in self.open_cases if c.node == node and c.family == family), None)
+
+    def is_done(self, key: str) -> bool:
+        """Whether the action of that key was carried out."""
+        record = self.actions.get(key)
+        return record is not None and record.state is ActionState.DONE

@@ -1,0 +1,108 @@
+"""What holds a repair back. Each guard is a pure predicate: None to let pass, or the reason in an operator's words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+from nodewatch.model.cluster import Snapshot
+from nodewatch.model.ledger import Case, Ledger, Rung
+from nodewatch.policy.rules import Group, Rules
+
+
+def observing(rules: Rules) -> str | None:
+    """Observe mode: everything is decided and written down, nothing is done."""
+    if rules.mode == "observe":
+        return 'observe mode: nothing is done until [policy] mode = "act" in controller.toml'
+    return None
+
+
+def paused(rules: Rules) -> str | None:
+    """No new repair while an administrator has paused the controller."""
+    return "paused by [policy] paused = true in controller.toml" if rules.paused else None
+
+
+def unmanaged(case: Case, rules: Rules) -> str | None:
+    """Only nodes of a configured group are repaired."""
+    if rules.group_of(case.node) is None:
+        return f"{case.node} is in no group of controller.toml, so it is not ours to repair"
+    return None
+
+
+def foreign(case: Case, snapshot: Snapshot) -> str | None:
+    """A node that somebody else took out of service is left alone."""
+    node = snapshot.nodes.get(case.node)
+    if node is None:
+        return f"Slurm does not know {case.node}"
+    if node.is_foreign:
+        return f"{case.node} was taken out of service by somebody else ({node.reason or 'no reason given'}): left alone"
+    return None
+
+
+def in_maintenance(case: Case, snapshot: Snapshot) -> str | None:
+    """A node that an administrator has reserved, or that is powered down, is left alone."""
+    node = snapshot.nodes.get(case.node)
+    if node is not None and node.is_in_maintenance:
+        return f"{case.node} is reserved for maintenance or powered down: left alone"
+    return None
+
+
+def unsettled(case: Case, rules: Rules, now: float) -> str | None:
+    """A fault of something shared waits for the other nodes' reports before one node is blamed for it."""
+    if case.family in rules.shared_families and now - case.opened_at < rules.shared_settle_s:
+        left = rules.shared_settle_s - (now - case.opened_at)
+        return f"{case.family} is shared: waiting {left:.0f} s to see whether other nodes report it too"
+    return None
+
+
+def storming(family: str, ledger: Ledger, opening: Collection[Case], rules: Rules, now: float) -> str | None:
+    """One fault family on many nodes at once is not the nodes: nothing is repaired until it has calmed down.
+
+    The cool-down runs from the last case that belonged to the storm, since curing one root cause brings nodes back one
+    at a time.
+    """
+    cases = [c for c in (*ledger.cases.values(), *opening) if c.family == family]
+    span = rules.storm_window_s
+    recent = sorted((c.opened_at, c.node) for c in cases if now - c.opened_at <= span + rules.storm_cooldown_s)
+    for index, (start, _) in enumerate(recent):
+        nodes = {node for at, node in recent[index:] if at - start <= span}
+        if len(nodes) >= rules.storm_nodes:
+            last = max(at for at, node in recent[index:] if at - start <= span)
+            if now - last <= rules.storm_cooldown_s:
+                return (
+                    f"storm: {family} faults on {len(nodes)} nodes within {span:.0f} s look like something shared; "
+                    f"nothing is repaired until {rules.storm_cooldown_s:.0f} s after the last one"
+                )
+    return None
+
+
+def max_out(group: Group, members: int, out: int, rules: Rules) -> str | None:
+    """At most so many nodes of a group are out at once because of us."""
+    by_share = max(1, math.floor(members * rules.max_out_share))
+    limit = min(rules.max_out, by_share)
+    if out >= limit:
+        return f"{out} of {members} nodes of group {group.name} are out already, the limit is {limit}"
+    return None
+
+
+def replacing(case: Case, ledger: Ledger, snapshot: Snapshot, rules: Rules, now: float) -> str | None:
+    """What keeps a replacement from starting: no template, no picture of EC2, too many lately, or too many that failed."""
+    group = rules.group_of(case.node)
+    if group is None or not group.launch_template:
+        return f"no launch_template is configured for the group of {case.node}: replace it by hand, then return it"
+    if snapshot.ec2_error is not None:
+        return f"EC2 could not be read ({snapshot.ec2_error}): no machine is replaced on half a picture"
+    if ledger.failed_replacements >= rules.failed_replacements_limit:
+        return (
+            f"protected mode: {ledger.failed_replacements} replacements in a row did not come up healthy; "
+            "look at the launch template and the boot log of the last one"
+        )
+    lately = sum(1 for at in ledger.replacements if now - at <= 3600)
+    if lately >= rules.replacements_per_hour:
+        return f"{lately} replacements within the last hour, the limit is {rules.replacements_per_hour}"
+    return None
+
+
+def counts_as_out(case: Case, rung_limit: Rung = Rung.OBSERVE) -> bool:
+    """Whether the case keeps its node out of service now."""
+    return case.is_out and case.rung > rung_limit

@@ -1,0 +1,63 @@
+"""Which rung a fault starts on, and which comes after one that did not help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nodewatch.model.health import Finding, Remedy, Severity
+from nodewatch.model.ledger import Case, Rung
+from nodewatch.policy.rules import Rules
+
+_BY_REMEDY = {
+    Remedy.NONE: Rung.OBSERVE,
+    Remedy.RESTART_APP: Rung.OBSERVE,
+    Remedy.RESTART_SERVICE: Rung.DRAIN,
+    # A GPU reset needs the agent's help on an empty node, which does not exist yet: a reboot resets the GPU as well
+    # (docs/decisions/0004).
+    Remedy.RESET_GPU: Rung.REBOOT,
+    Remedy.REBOOT: Rung.REBOOT,
+    Remedy.REPLACE: Rung.REPLACE,
+    Remedy.HUMAN: Rung.HUMAN,
+}
+
+
+def first_rung(finding: Finding, rules: Rules) -> Rung:
+    """Where the repair of `finding` starts: the site's word for its fault, else its own remedy.
+
+    A finding below DEGRADED never leaves OBSERVE, whatever its remedy: warnings only count.
+    """
+    if finding.severity < Severity.DEGRADED:
+        return Rung.OBSERVE
+    word = rules.first_rung.get(finding.fault)
+    rung = Rung[word.upper()] if word is not None else _BY_REMEDY[finding.remedy]
+    # Impaired is impaired even where no repair is known: it leaves service, and a human is told.
+    return max(rung, Rung.DRAIN)
+
+
+def rung_after(rung: Rung) -> Rung:
+    """The next rung of the ladder; HUMAN is the last."""
+    if rung is Rung.DRAIN:
+        return Rung.REBOOT
+    return Rung(min(rung + 1, Rung.HUMAN))
+
+
+def opening_rung(finding: Finding, node: str, history: Iterable[Case], rules: Rules, now: float) -> Rung:
+    """The rung on which a new case opens: one above what was tried for this node and family not long ago.
+
+    A replaced machine is other hardware: what was tried on its predecessor does not count against it, except that a
+    replacement which did not help is itself a try of REPLACE.
+    """
+    rung = first_rung(finding, rules)
+    tried = [
+        step
+        for case in history
+        if case.node == node
+        and case.family == finding.family
+        and not case.is_open
+        and now - case.step_at <= rules.relapse_window_s
+        for step in case.tried
+        if step < Rung.REPLACE
+    ]
+    while rung in tried and rung < Rung.REPLACE:
+        rung = rung_after(rung)
+    return rung

@@ -1,0 +1,271 @@
+"""The planner: what is known, and the time, in; cases, judgements, actions and reasons out. No clock, no I/O, no chance.
+
+It is level-triggered: it looks at what is, not at what changed, so that a lost event, a restart or a second call in the same
+instant changes nothing. Iteration is sorted, so that the same input gives the same plan to the letter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from nodewatch.model import actions as act
+from nodewatch.model.cluster import Snapshot
+from nodewatch.model.health import NodeState, Severity, StandingFinding
+from nodewatch.model.ledger import Case, Ledger, Rung, Step
+from nodewatch.model.plan import Held, Judgement, Plan
+from nodewatch.policy import guards, repair, requeue, spares
+from nodewatch.policy.attempts import due
+from nodewatch.policy.ladder import opening_rung
+from nodewatch.policy.lost import is_silent, lost_nodes
+from nodewatch.policy.rules import Rules
+
+Faults = Mapping[tuple[str, str], StandingFinding]
+"""The worst actionable finding by (node, fault family)."""
+
+
+def plan(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Plan:
+    """What to do at `now`. Applying it and planning again in the same instant gives nothing new."""
+    if snapshot.slurm_error is not None:
+        why = f"Slurm could not be read ({snapshot.slurm_error}): nothing is done on half a picture"
+        return Plan(held=(Held(subject="cluster", why=why),))
+    faults = _faults(snapshot, rules, now)
+    held: list[Held] = []
+    cases: dict[str, Case] = {case.case_id: case for case in ledger.open_cases}
+    _update_open(cases, faults, rules)
+    _open_new(cases, faults, snapshot, ledger, rules, now, held)
+    _admit(cases, faults, snapshot, ledger, rules, now, held)
+    actions = _advance(cases, snapshot, ledger, rules, now, held)
+    judgements = _jobs(cases, snapshot, ledger, rules, now, actions, held)
+    actions += [a for a in spares.top_up(snapshot, ledger, rules, now) if due(a, ledger, rules, now)]
+    brake = guards.observing(rules)
+    if brake is not None:
+        held += [Held(subject=_subject(action), why=f"{brake}; would {act.describe(action)}") for action in actions]
+        actions = []
+    changed = tuple(case for case_id, case in sorted(cases.items()) if ledger.cases.get(case_id) != case)
+    return Plan(cases=changed, judgements=tuple(judgements), actions=tuple(actions), held=tuple(held))
+
+
+def validation_requests(node: str, ledger: Ledger) -> tuple[str, ...]:
+    """The keys of the deep checks that the agent of `node` is asked to run now. They follow from the ledger alone, so a
+    restarted controller asks again by itself."""
+    return tuple(
+        repair.validation_key(case, ledger)
+        for case in ledger.open_cases
+        if case.node == node and case.step is Step.VALIDATING
+    )
+
+
+def _faults(snapshot: Snapshot, rules: Rules, now: float) -> Faults:
+    worst: dict[tuple[str, str], StandingFinding] = {}
+
+    def take(node: str, standing: StandingFinding) -> None:
+        if standing.finding.severity < Severity.DEGRADED:
+            return
+        key = (node, standing.finding.family)
+        if key not in worst or _weight(standing, rules) > _weight(worst[key], rules):
+            worst[key] = standing
+
+    for name, view in sorted(snapshot.agents.items()):
+        if view.verdict is not None and not is_silent(view, rules, now):
+            for standing in view.verdict.findings:
+                take(name, standing)
+    for name, standing in lost_nodes(snapshot, rules, now):
+        take(name, standing)
+    return worst
+
+
+def _weight(standing: StandingFinding, rules: Rules) -> tuple[int, int, float, tuple[str, str]]:
+    finding = standing.finding
+    rung = opening_rung(finding, "", (), rules, 0.0)
+    return (finding.severity, rung, -standing.first_at, finding.identity)
+
+
+def _update_open(cases: dict[str, Case], faults: Faults, rules: Rules) -> None:
+    """A worse finding of the same family joins the case while its machine has not been touched."""
+    for case_id, case in cases.items():
+        standing = faults.get((case.node, case.family))
+        if standing is None or case.step not in (Step.HELD, Step.DRAINING) or case.tried:
+            continue
+        finding = standing.finding
+        rung = max(case.rung, opening_rung(finding, case.node, (), rules, 0.0))
+        severity = max(case.severity, finding.severity)
+        if rung > case.rung or severity > case.severity:
+            cases[case_id] = dataclasses.replace(
+                case,
+                rung=rung,
+                severity=severity,
+                fault=finding.fault,
+                subject=finding.subject,
+                evidence=dict(finding.evidence),
+            )
+
+
+def _open_new(
+    cases: dict[str, Case], faults: Faults, snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float, held: list[Held]
+) -> None:
+    known = {(case.node, case.family) for case in cases.values()}
+    # A machine under repair is expected to be silent; the repair has deadlines of its own.
+    under_repair = {case.node for case in cases.values() if case.is_out}
+    for (node, family), standing in sorted(faults.items()):
+        if (node, family) in known or (family == "node" and node in under_repair):
+            continue
+        finding = standing.finding
+        ended = _ended_on_same_machine(node, family, standing, snapshot, ledger)
+        if ended is not None:
+            held.append(Held(subject=node, why=f"{finding.fault} stands, but {ended.why}", case_id=ended.case_id))
+            continue
+        view = snapshot.agents.get(node)
+        instance = snapshot.instance_of(node)
+        case_id = _new_id(node, family, now, ledger)
+        cases[case_id] = Case(
+            case_id=case_id,
+            node=node,
+            family=family,
+            fault=finding.fault,
+            subject=finding.subject,
+            severity=finding.severity,
+            rung=opening_rung(finding, node, ledger.cases.values(), rules, now),
+            step=Step.HELD,
+            opened_at=now,
+            step_at=now,
+            fault_at=standing.first_at,
+            old_instance=view.instance_id if view and view.instance_id else (instance.instance_id if instance else ""),
+            old_boot=view.boot_id if view else "",
+            evidence=dict(finding.evidence),
+            why=f"{finding.fault} on {finding.subject}",
+        )
+
+
+def _ended_on_same_machine(
+    node: str, family: str, standing: StandingFinding, snapshot: Snapshot, ledger: Ledger
+) -> Case | None:
+    """The closed case that this very finding already had: an operator's word stands until something new is found."""
+    view = snapshot.agents.get(node)
+    for case in ledger.cases.values():
+        if case.is_open or case.node != node or case.family != family or standing.first_at > case.step_at:
+            continue
+        if view is None or view.instance_id == (case.new_instance or case.old_instance):
+            return case
+    return None
+
+
+def _new_id(node: str, family: str, now: float, ledger: Ledger) -> str:
+    stamp = int(now)
+    while f"{node}.{family}.{stamp}" in ledger.cases:
+        stamp += 1
+    return f"{node}.{family}.{stamp}"
+
+
+def _admit(
+    cases: dict[str, Case],
+    faults: Faults,
+    snapshot: Snapshot,
+    ledger: Ledger,
+    rules: Rules,
+    now: float,
+    held: list[Held],
+) -> None:
+    waiting = sorted((c for c in cases.values() if c.step is Step.HELD), key=lambda c: (c.opened_at, c.case_id))
+    for case in waiting:
+        if (case.node, case.family) not in faults and _is_well(case.node, snapshot, rules, now):
+            cases[case.case_id] = dataclasses.replace(
+                case, step=Step.CLOSED, step_at=now, why="the fault was no longer seen before anything was done"
+            )
+            continue
+        why = _why_not(case, cases, snapshot, ledger, rules, now)
+        if why is not None:
+            held.append(Held(subject=case.node, why=why, case_id=case.case_id))
+            continue
+        cases[case.case_id] = dataclasses.replace(
+            case, step=Step.DRAINING, step_at=now, why=f"{case.fault} on {case.subject}"
+        )
+
+
+def _why_not(
+    case: Case, cases: Mapping[str, Case], snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float
+) -> str | None:
+    """The first guard that holds the case back."""
+    group = rules.group_of(case.node)
+    brake = guards.observing(rules)
+    if brake is not None:
+        return f"{brake}; would drain {case.node} and go to {case.rung.word} for {case.fault} on {case.subject}"
+    reason = (
+        guards.paused(rules)
+        or guards.unmanaged(case, rules)
+        or guards.foreign(case, snapshot)
+        or guards.in_maintenance(case, snapshot)
+        or guards.unsettled(case, rules, now)
+        or guards.storming(case.family, ledger, tuple(cases.values()), rules, now)
+    )
+    if reason is not None or group is None:
+        return reason
+    other = next((c for c in cases.values() if c.node == case.node and c.is_admitted and c is not case), None)
+    if other is not None:
+        return f"{case.node} is under repair already, for {other.fault} ({other.case_id})"
+    members = sum(1 for name in snapshot.nodes if group.holds(name))
+    out = len({c.node for c in cases.values() if group.holds(c.node) and guards.counts_as_out(c)})
+    return guards.max_out(group, members, out, rules)
+
+
+def _is_well(node: str, snapshot: Snapshot, rules: Rules, now: float) -> bool:
+    view = snapshot.agents.get(node)
+    if view is None or view.verdict is None or is_silent(view, rules, now):
+        return False
+    return view.verdict.state is not NodeState.UNKNOWN
+
+
+def _advance(
+    cases: dict[str, Case], snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float, held: list[Held]
+) -> list[act.Action]:
+    actions: list[act.Action] = []
+    taken: set[str] = {case.spare for case in cases.values() if case.spare and case.is_admitted}
+    for case_id in sorted(cases, key=lambda key: (cases[key].opened_at, key)):
+        case = cases[case_id]
+        if not case.is_admitted:
+            continue
+        scene = repair.Scene(
+            snapshot=snapshot,
+            ledger=ledger,
+            rules=rules,
+            now=now,
+            spares_taken=frozenset(taken),
+            storm=guards.storming(case.family, ledger, tuple(cases.values()), rules, now),
+        )
+        outcome = repair.advance(case, scene)
+        cases[case_id] = outcome.case
+        if outcome.case.spare:
+            taken.add(outcome.case.spare)
+        actions += outcome.actions
+        held += [Held(subject=case.node, why=why, case_id=case_id) for why in outcome.held]
+    return actions
+
+
+def _jobs(
+    cases: Mapping[str, Case],
+    snapshot: Snapshot,
+    ledger: Ledger,
+    rules: Rules,
+    now: float,
+    actions: list[act.Action],
+    held: list[Held],
+) -> list[Judgement]:
+    judgements: list[Judgement] = []
+    recent = [case for case in ledger.cases.values() if not case.is_open and now - case.step_at <= 3600]
+    explaining = sorted((*cases.values(), *recent), key=lambda c: (not c.is_admitted, c.opened_at, c.case_id))
+    for _, job in sorted(ledger.jobs.items()):
+        decision = requeue.decide(job, explaining, snapshot, ledger, rules, now)
+        if decision.judgement is not None:
+            judgements.append(decision.judgement)
+        actions += decision.actions
+        if decision.held is not None:
+            held.append(decision.held)
+    for case in cases.values():
+        if case.is_out and case.severity >= Severity.FATAL and case.rung >= Rung.REBOOT:
+            held += requeue.interrupted_without_mark(case, snapshot, ledger)
+    return judgements
+
+
+def _subject(action: act.Action) -> str:
+    job_id = getattr(action, "job_id", None)
+    return f"job {job_id}" if job_id is not None else str(getattr(action, "node", "cluster"))

@@ -1,0 +1,366 @@
+"""One case, one tick: what to do next, what it waits for, and when to go up a rung."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from nodewatch.model import actions as act
+from nodewatch.model.cluster import SPARE_REASON, AgentView, Snapshot
+from nodewatch.model.health import NodeState, Severity
+from nodewatch.model.ledger import ActionState, Case, Ledger, Rung, Step
+from nodewatch.policy import guards, spares
+from nodewatch.policy.attempts import blocked, due
+from nodewatch.policy.ladder import rung_after
+from nodewatch.policy.lost import is_silent
+from nodewatch.policy.rules import Rules
+
+_SETTLE_S = 3.0
+"""How long Slurm's picture may lag behind an action of ours before a difference is taken for somebody's wish."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What a step may look at."""
+
+    snapshot: Snapshot
+    ledger: Ledger
+    rules: Rules
+    now: float
+    spares_taken: Collection[str] = ()
+    """Spares that other cases were given in this same tick."""
+    storm: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOutcome:
+    """The case after the step, actions in order, and why nothing more was done."""
+
+    case: Case
+    actions: tuple[act.Action, ...] = ()
+    held: tuple[str, ...] = field(default=())
+
+
+def advance(case: Case, scene: Scene) -> StepOutcome:
+    """The next step of an admitted case."""
+    taken_back = _taken_back(case, scene)
+    if taken_back is not None:
+        return StepOutcome(case=taken_back)
+    return _STEPS[case.step](case, scene)
+
+
+def key_of(case: Case, *parts: object) -> str:
+    """The key of an action of this case: each rung has its own, so that a higher one can drain and return anew."""
+    return ":".join([case.case_id, case.rung.word, *map(str, parts)])
+
+
+def owned_reason(case: Case) -> str:
+    """The drain reason on a node of this case: ours, with the case id and the cause."""
+    return f"nodewatch: {case.case_id} {case.fault} on {case.subject}"
+
+
+def _moved(case: Case, step: Step, scene: Scene, why: str, **changes: object) -> StepOutcome:
+    moved = dataclasses.replace(case, step=step, step_at=scene.now, why=why, **changes)  # type: ignore[arg-type]
+    return StepOutcome(case=moved)
+
+
+def _taken_back(case: Case, scene: Scene) -> Case | None:
+    """The case closed, when somebody put the node back into service, or took it over, against us.
+
+    An operator's word ends our repair as long as nothing was launched yet; afterwards there is a machine to look after.
+    """
+    node = scene.snapshot.nodes.get(case.node)
+    drained_at = _drained_at(case, scene.ledger)
+    if case.step is not Step.DRAINING or drained_at is None or node is None:
+        return None
+    if scene.snapshot.taken_at < drained_at + _SETTLE_S:
+        return None
+    if not node.is_out and not node.is_down:
+        why = "somebody returned the node to service: their word holds until a new fault is found"
+    elif node.is_foreign:
+        why = f"somebody took the node over ({node.reason or 'no reason given'}): left alone"
+    else:
+        return None
+    return dataclasses.replace(case, step=Step.CLOSED, step_at=scene.now, why=why)
+
+
+def _drained_at(case: Case, ledger: Ledger) -> float | None:
+    """When this step of the case took the node out of service, None when it has not."""
+    records = [ledger.actions.get(f"{case.case_id}:{rung.word}:drain") for rung in Rung]
+    times = [r.at for r in records if r is not None and r.state is ActionState.DONE and r.at >= case.step_at]
+    return max(times, default=None)
+
+
+def _draining(case: Case, scene: Scene) -> StepOutcome:
+    node = scene.snapshot.nodes.get(case.node)
+    if node is None:
+        return StepOutcome(case=case, held=(f"Slurm does not know {case.node}",))
+    wanted: list[act.Action] = []
+    held: list[str] = []
+    if not node.is_out or node.is_spare:
+        wanted.append(act.Drain(key=key_of(case, "drain"), node=case.node, reason=owned_reason(case)))
+    if case.family == "node" and not node.is_down:
+        # Without this slurmctld waits SlurmdTimeout (300 s) for a machine that is gone, and its jobs with it.
+        wanted.append(act.MarkDown(key=key_of(case, "down"), node=case.node, reason=owned_reason(case)))
+    was_spare = node.is_spare
+    group = scene.rules.group_of(case.node)
+    if group is not None and not case.spare and not was_spare:
+        spare = spares.pick(group, scene.snapshot, scene.spares_taken, scene.rules, scene.now)
+        if spare is not None:
+            case = dataclasses.replace(case, spare=spare)
+        elif group.spares > 0:
+            held.append(f"no healthy spare in group {group.name}: jobs of {case.node} wait for its replacement")
+    spare_node = scene.snapshot.nodes.get(case.spare)
+    if spare_node is not None and spare_node.is_spare:
+        wanted.append(
+            act.ReleaseSpare(key=key_of(case, "spare", case.spare), node=case.spare, stands_in_for=case.node)
+        )
+    actions = tuple(a for a in wanted if due(a, scene.ledger, scene.rules, scene.now))
+    held += [why for a in wanted if (why := blocked(a.key, scene.ledger, scene.rules, scene.now))]
+    if actions:
+        return StepOutcome(case=case, actions=actions, held=tuple(held))
+    busy = scene.snapshot.is_busy(case.node)
+    if _has_cleared(case, scene):
+        return _moved(case, Step.VALIDATING, scene, "the fault is no longer seen: checking before it returns")
+    if case.rung is Rung.DRAIN:
+        return StepOutcome(case=case, held=(*held, f"{case.fault} has no repair of its own: drained until it clears"))
+    if case.rung is Rung.HUMAN:
+        return _moved(case, Step.WAITING_FOR_HUMAN, scene, f"{case.fault} on {case.subject} needs a human")
+    if busy and case.family != "node":
+        jobs = ",".join(str(job.job_id) for job in scene.snapshot.jobs_on(case.node)) or "its clean-up"
+        return StepOutcome(case=case, held=(*held, f"{case.node} is still busy with {jobs}"))
+    if not (node.is_out or node.is_down):
+        return StepOutcome(case=case, held=(*held, f"{case.node} is not out of service yet"))
+    if scene.storm is not None:
+        return StepOutcome(case=case, held=(*held, scene.storm))
+    if case.rung is Rung.REPLACE:
+        why = guards.replacing(case, scene.ledger, scene.snapshot, scene.rules, scene.now)
+        if why is not None:
+            return StepOutcome(case=case, held=(*held, why))
+        return _moved(case, Step.LAUNCHING, scene, f"{case.fault}: the machine is replaced")
+    return _moved(case, Step.REBOOTING, scene, f"{case.fault}: the machine is rebooted")
+
+
+def _has_cleared(case: Case, scene: Scene) -> bool:
+    """Whether the machine that had the fault is healthy again without our doing."""
+    view = _view(case, scene)
+    if view is None or view.verdict is None or is_silent(view, scene.rules, scene.now):
+        return False
+    if view.verdict.state not in (NodeState.HEALTHY, NodeState.SUSPECT):
+        return False
+    return view.verdict.since > case.opened_at and scene.now - view.verdict.since >= scene.rules.healthy_delay_s
+
+
+def _rebooting(case: Case, scene: Scene) -> StepOutcome:
+    action = act.Reboot(key=key_of(case, "reboot", case.attempt), node=case.node, reason=owned_reason(case))
+    view = _view(case, scene)
+    if scene.ledger.is_done(action.key):
+        if view is not None and view.boot_id and view.boot_id != case.old_boot:
+            return _moved(case, Step.VALIDATING, scene, "it rebooted: the deep checks run")
+        if scene.now - case.step_at > scene.rules.reboot_timeout_s:
+            return _next_rung(case, scene, f"not back within {scene.rules.reboot_timeout_s:.0f} s of the reboot")
+        return StepOutcome(case=case, held=("waiting for the machine to come back from its reboot",))
+    return _begin(case, action, scene)
+
+
+def _launching(case: Case, scene: Scene) -> StepOutcome:
+    group = scene.rules.group_of(case.node)
+    if group is None:
+        return StepOutcome(case=case, held=(f"{case.node} is in no group of controller.toml any more",))
+    action = act.Launch(
+        key=key_of(case, "launch", case.attempt),
+        node=case.node,
+        launch_template=group.launch_template,
+        subnet_id=group.subnet_id,
+    )
+    record = scene.ledger.actions.get(action.key)
+    if record is not None and record.state is ActionState.DONE:
+        instance = str(record.result.get("instance_id", ""))
+        address = str(record.result.get("private_ip", ""))
+        why = f"{instance} is booting at {address}"
+        return _moved(case, Step.BOOTING, scene, why, new_instance=instance, new_address=address)
+    why_not = guards.replacing(case, scene.ledger, scene.snapshot, scene.rules, scene.now)
+    if record is None and why_not is not None:
+        return StepOutcome(case=case, held=(why_not,))
+    return _begin(case, action, scene)
+
+
+def _booting(case: Case, scene: Scene) -> StepOutcome:
+    wanted: list[act.Action] = []
+    held: list[str] = []
+    terminate = _terminate_old(case, scene)
+    if terminate is not None and scene.snapshot.is_busy(case.node) and case.family != "node":
+        return StepOutcome(case=case, held=(f"{case.node} is busy: its old machine is not terminated",))
+    if terminate is not None:
+        wanted.append(terminate)
+    node = scene.snapshot.nodes.get(case.node)
+    if node is not None and case.new_address and node.address != case.new_address:
+        key = key_of(case, "repoint", case.attempt)
+        wanted.append(act.Repoint(key=key, node=case.node, address=case.new_address))
+    actions = tuple(a for a in wanted if due(a, scene.ledger, scene.rules, scene.now))
+    if actions:
+        return StepOutcome(case=case, actions=actions)
+    held += [why for a in wanted if (why := blocked(a.key, scene.ledger, scene.rules, scene.now))]
+    view = scene.snapshot.agents.get(case.node)
+    if view is not None and view.instance_id == case.new_instance and not held:
+        return _moved(case, Step.VALIDATING, scene, f"{case.new_instance} is up: the deep checks run")
+    instance = scene.snapshot.instances.get(case.new_instance)
+    if instance is not None and not instance.is_alive:
+        return _new_attempt(case, scene, f"{case.new_instance} is {instance.state} before it ever answered")
+    if scene.now - case.step_at > scene.rules.launch_timeout_s:
+        limit = f"{scene.rules.launch_timeout_s:.0f} s"
+        return _new_attempt(case, scene, f"{case.new_instance} did not come up within {limit}")
+    return StepOutcome(case=case, held=(*held, f"waiting for the agent on {case.new_instance}"))
+
+
+def _terminate_old(case: Case, scene: Scene) -> act.Terminate | None:
+    """The broken machine's end: only once its successor exists, and never the successor itself."""
+    if not case.old_instance or case.old_instance == case.new_instance:
+        return None
+    instance = scene.snapshot.instances.get(case.old_instance)
+    if instance is not None and not instance.is_alive:
+        return None
+    return act.Terminate(key=key_of(case, "terminate", case.old_instance), node=case.node, instance_id=case.old_instance)
+
+
+def _validating(case: Case, scene: Scene) -> StepOutcome:
+    key = validation_key(case, scene.ledger)
+    answers = {k: passed for k, passed in scene.ledger.validations.items() if k.startswith(_validation_prefix(case))}
+    if True in answers.values():
+        return _moved(case, Step.RETURNING, scene, "the deep checks passed")
+    if False in answers.values():
+        return _new_attempt(case, scene, "the deep checks failed")
+    if scene.now - case.step_at > scene.rules.validate_timeout_s:
+        return _new_attempt(case, scene, f"no answer of the deep checks within {scene.rules.validate_timeout_s:.0f} s")
+    tries = len(answers)
+    doubt = f" ({tries} times it could not be told)" if tries else ""
+    return StepOutcome(case=case, held=(f"waiting for the deep checks ({key}){doubt}",))
+
+
+def _validation_prefix(case: Case) -> str:
+    return key_of(case, "validate", case.attempt) + "."
+
+
+def validation_key(case: Case, ledger: Ledger) -> str:
+    """The request that the agent of a case under validation is to answer now; a doubtful answer is asked again."""
+    prefix = _validation_prefix(case)
+    return f"{prefix}{sum(1 for key in ledger.validations if key.startswith(prefix))}"
+
+
+def _returning(case: Case, scene: Scene) -> StepOutcome:
+    node = scene.snapshot.nodes.get(case.node)
+    if node is None:
+        return StepOutcome(case=case, held=(f"Slurm does not know {case.node}",))
+    if node.is_foreign:
+        return StepOutcome(case=case, held=(f"somebody took the node over ({node.reason}): not returned",))
+    if not node.is_responding:
+        return StepOutcome(case=case, held=("waiting for slurmd to register",))
+    group = scene.rules.group_of(case.node)
+    lacks_spare = group is not None and len(spares.held_spares(group, scene.snapshot)) < group.spares
+    back = act.ReturnToService(key=key_of(case, "return"), node=case.node)
+    hold = act.HoldSpare(key=key_of(case, "hold"), node=case.node, reason=SPARE_REASON)
+    if scene.ledger.is_done(back.key) or scene.ledger.is_done(hold.key):
+        as_spare = scene.ledger.is_done(hold.key)
+        return _moved(case, Step.WATCHING, scene, "back as the spare" if as_spare else "back in service")
+    return _begin(case, hold if lacks_spare else back, scene)
+
+
+def _watching(case: Case, scene: Scene) -> StepOutcome:
+    view = _view(case, scene)
+    if view is not None and view.verdict is not None and not is_silent(view, scene.rules, scene.now):
+        again = [
+            s.finding
+            for s in view.verdict.findings
+            if s.finding.family == case.family and s.finding.severity >= Severity.DEGRADED
+        ]
+        if again:
+            worst = again[0]
+            return _next_rung(case, scene, f"{worst.fault} again after the repair: it did not help")
+        if scene.now - case.step_at >= scene.rules.healthy_delay_s:
+            swapped = f"{case.old_instance} was replaced by {case.new_instance}" if case.new_instance else case.why
+            closed = dataclasses.replace(
+                case,
+                step=Step.CLOSED,
+                step_at=scene.now,
+                tried=(*case.tried, case.rung),
+                why=f"cured: {swapped}, healthy for {scene.rules.healthy_delay_s:.0f} s",
+            )
+            return StepOutcome(case=closed)
+    return StepOutcome(case=case, held=(f"closes after {scene.rules.healthy_delay_s:.0f} s without the fault",))
+
+
+def _waiting_for_human(case: Case, scene: Scene) -> StepOutcome:
+    node = scene.snapshot.nodes.get(case.node)
+    if node is not None and not node.is_out and not node.is_down:
+        closed = dataclasses.replace(case, step=Step.CLOSED, step_at=scene.now, why="a human returned it to service")
+        return StepOutcome(case=closed)
+    return StepOutcome(case=case, held=(f"needs a human: {case.why}",))
+
+
+def _new_attempt(case: Case, scene: Scene, why: str) -> StepOutcome:
+    """Once more on the same rung with another machine, or up, when the tries are used up.
+
+    The machine that failed becomes the old one, so that it is ended once its successor exists.
+    """
+    if case.rung is not Rung.REPLACE or case.attempt >= scene.rules.attempts:
+        return _next_rung(case, scene, why)
+    moved = dataclasses.replace(
+        case,
+        step=Step.LAUNCHING,
+        step_at=scene.now,
+        why=f"{why}: try {case.attempt + 1} of {scene.rules.attempts}",
+        attempt=case.attempt + 1,
+        old_instance=case.new_instance or case.old_instance,
+        new_instance="",
+        new_address="",
+    )
+    return StepOutcome(case=moved)
+
+
+def _next_rung(case: Case, scene: Scene, why: str) -> StepOutcome:
+    rung = rung_after(case.rung)
+    moved = dataclasses.replace(
+        case,
+        rung=rung,
+        step=Step.DRAINING,
+        step_at=scene.now,
+        why=f"{why}: up to {rung.word}",
+        attempt=1,
+        tried=(*case.tried, case.rung),
+        old_instance=case.new_instance or case.old_instance,
+        new_instance="",
+        new_address="",
+    )
+    return StepOutcome(case=moved)
+
+
+def _begin(case: Case, action: act.Action, scene: Scene) -> StepOutcome:
+    """The action, when it is due; otherwise why not. A destructive one waits until the node is empty."""
+    if isinstance(action, act.DESTRUCTIVE) and case.family != "node" and scene.snapshot.is_busy(case.node):
+        return StepOutcome(case=case, held=(f"{case.node} is busy again: {act.word_of(action)} waits",))
+    if due(action, scene.ledger, scene.rules, scene.now):
+        return StepOutcome(case=case, actions=(action,))
+    why = blocked(action.key, scene.ledger, scene.rules, scene.now)
+    return StepOutcome(case=case, held=(why,) if why else ())
+
+
+def _view(case: Case, scene: Scene) -> AgentView | None:
+    """The agent's word about the machine that the case is about now: the new one once it exists."""
+    view = scene.snapshot.agents.get(case.node)
+    expected = case.new_instance or case.old_instance
+    if view is None or (expected and view.instance_id and view.instance_id != expected):
+        return None
+    return view
+
+
+_STEPS: dict[Step, Callable[[Case, Scene], StepOutcome]] = {
+    Step.DRAINING: _draining,
+    Step.REBOOTING: _rebooting,
+    Step.LAUNCHING: _launching,
+    Step.BOOTING: _booting,
+    Step.VALIDATING: _validating,
+    Step.RETURNING: _returning,
+    Step.WATCHING: _watching,
+    Step.WAITING_FOR_HUMAN: _waiting_for_human,
+}

@@ -1,0 +1,164 @@
+"""Marked jobs: was it the machine or the program, and what follows for the job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from nodewatch.model.actions import Action, Expedite, Requeue, Tell
+from nodewatch.model.cluster import SlurmJob, Snapshot
+from nodewatch.model.health import NodeState, Severity
+from nodewatch.model.ledger import Case, Cause, Ledger, MarkedJob
+from nodewatch.model.plan import Held, Judgement
+from nodewatch.policy.attempts import due
+from nodewatch.policy.lost import is_silent
+from nodewatch.policy.rules import Rules
+
+_STARTS_SOON_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobDecision:
+    """What follows for one job, any part of it empty."""
+
+    judgement: Judgement | None = None
+    actions: tuple[Action, ...] = ()
+    held: Held | None = None
+
+
+def limit_of(job: MarkedJob, rules: Rules) -> int:
+    """How often the job may be started again for a node's fault."""
+    return int(job.budget) if job.budget.isdigit() else rules.requeue_limit
+
+
+def blamed(job: MarkedJob, cases: Sequence[Case], rules: Rules, now: float) -> Case | None:
+    """The case that explains why the present run of `job` ended, or must end.
+
+    While the job runs, that is an admitted fatal case on one of its nodes. Once it has ended, a fatal finding on one of
+    them around the end: a process dies of a fault before or shortly after the fault is noticed.
+    """
+    for case in cases:
+        if case.severity < Severity.FATAL or case.node not in job.nodes:
+            continue
+        end = now if job.ended_at is None else job.ended_at
+        earliest = max(job.started_at, end - rules.attribution_window_s) if job.ended_at else job.started_at
+        latest = end + rules.attribution_wait_s
+        began = case.fault_at or case.opened_at
+        is_current = job.ended_at is None and case.is_out
+        if is_current or (job.ended_at is not None and earliest <= began <= latest):
+            return case
+    return None
+
+
+def decide(job: MarkedJob, cases: Sequence[Case], snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> JobDecision:
+    """What follows for `job` now. `cases` are those that may explain it, admitted ones first."""
+    seen = snapshot.jobs.get(job.job_id)
+    if seen is not None and seen.is_pending:
+        return _start_again(job, seen, cases, snapshot, ledger, rules, now)
+    if job.judged_restart >= job.restart_count:
+        return _carry_out(job, seen, ledger, rules, now)
+    case = blamed(job, cases, rules, now)
+    if job.ended_at is None:
+        if case is None or seen is None or not seen.is_running:
+            return JobDecision()
+        return _judge_hardware(job, case, rules)
+    if seen is None or not seen.has_failed:
+        # Finished, cancelled, out of time or preempted: not a failure that a restart would mend.
+        return JobDecision()
+    if case is not None:
+        if not case.is_admitted:
+            why = f"{case.node} has {case.fault}, but its case is held back: {case.why}"
+            return JobDecision(held=Held(subject=f"job {job.job_id}", why=why, case_id=case.case_id))
+        return _judge_hardware(job, case, rules)
+    if now < job.ended_at + rules.attribution_wait_s:
+        why = f"failed with exit code {job.exit_code}; waiting for what its nodes report before judging"
+        return JobDecision(held=Held(subject=f"job {job.job_id}", why=why))
+    doubtful = [name for name in job.nodes if not _cleared(name, job.ended_at, snapshot, rules, now)]
+    if not doubtful:
+        text = (
+            f"the program failed (exit code {job.exit_code}) and its nodes {','.join(job.nodes)} are healthy: not started "
+            "again; look at the job's own output"
+        )
+        return _judgement(job, Cause.PROGRAM, text, restarts=False)
+    if job.unknown_requeues == 0 and job.requeues < limit_of(job, rules):
+        text = f"failed (exit code {job.exit_code}) and nothing is known of {','.join(doubtful)}: one retry"
+        return _judgement(job, Cause.UNKNOWN, text, restarts=True)
+    text = f"failed again (exit code {job.exit_code}) after a retry and no fault is known: not started again"
+    return _judgement(job, Cause.UNKNOWN, text, restarts=False)
+
+
+def _judge_hardware(job: MarkedJob, case: Case, rules: Rules) -> JobDecision:
+    limit = limit_of(job, rules)
+    what = f"{case.node} failed ({case.fault} on {case.subject})"
+    if job.requeues >= limit:
+        text = f"{what}, but all {limit} restarts are used up: not started again"
+        return _judgement(job, Cause.HARDWARE, text, restarts=False, node=case.node)
+    text = f"{what}: restart {job.requeues + 1} of {limit}"
+    return _judgement(job, Cause.HARDWARE, text, restarts=True, node=case.node)
+
+
+def _judgement(job: MarkedJob, cause: Cause, text: str, *, restarts: bool, node: str = "") -> JobDecision:
+    judgement = Judgement(
+        job_id=job.job_id, restart_count=job.restart_count, cause=cause, text=text, restarts=restarts, node=node
+    )
+    return JobDecision(judgement=judgement)
+
+
+def _carry_out(job: MarkedJob, seen: SlurmJob | None, ledger: Ledger, rules: Rules, now: float) -> JobDecision:
+    """The action that the last judgement asks for."""
+    if seen is None or job.judged_restart != job.restart_count or seen.has_succeeded:
+        return JobDecision()
+    key = f"job:{job.job_id}:{int(job.started_at)}:{job.restart_count}"
+    action: Action
+    if job.restarts:
+        action = Requeue(
+            key=f"{key}:requeue", job_id=job.job_id, node=job.judged_node, cause=job.judged_cause, reason=job.judged
+        )
+    elif job.ended_at is None:
+        # All restarts are used up and the job still runs: whether it survives is its own affair.
+        return JobDecision()
+    else:
+        action = Tell(key=f"{key}:tell", job_id=job.job_id, comment=f"nodewatch: {job.judged}")
+    return JobDecision(actions=(action,)) if due(action, ledger, rules, now) else JobDecision()
+
+
+def _start_again(
+    job: MarkedJob, seen: SlurmJob, cases: Sequence[Case], snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float
+) -> JobDecision:
+    """A requeued job: let it start at once, at the front, away from nodes under repair.
+
+    Slurm itself requeues a job whose node went down; that counts the same, so this does not ask who requeued it.
+    """
+    interrupted = job.judged_restart == job.restart_count or job.ended_at is not None or seen.restart_count > 0
+    if not interrupted or "COMPLETING" in seen.states:
+        return JobDecision()
+    suspects = tuple(sorted({case.node for case in cases if case.is_out and case.severity >= Severity.FATAL}))
+    waits = seen.begins_at is not None and seen.begins_at > now + _STARTS_SOON_S
+    key = f"job:{job.job_id}:{int(job.started_at)}:{job.restart_count}:expedite"
+    if not waits and (ledger.is_done(key) or set(suspects) <= set(seen.excluded_nodes)):
+        return JobDecision()
+    rivals = [j.priority for j in snapshot.jobs.values() if j.is_pending and j.partition == seen.partition]
+    action = Expedite(
+        key=key,
+        job_id=job.job_id,
+        priority=max([seen.priority, *(p + 1 for p in rivals if p >= seen.priority)]),
+        exclude=suspects,
+        comment=f"nodewatch: {job.judged}" if job.judged else "nodewatch: started again after its node went down",
+    )
+    return JobDecision(actions=(action,)) if due(action, ledger, rules, now) else JobDecision()
+
+
+def _cleared(node: str, ended_at: float, snapshot: Snapshot, rules: Rules, now: float) -> bool:
+    """Whether the node's agent has called it healthy since the job ended."""
+    view = snapshot.agents.get(node)
+    if view is None or view.verdict is None or is_silent(view, rules, now) or view.heard_at < ended_at:
+        return False
+    return view.verdict.state in (NodeState.HEALTHY, NodeState.SUSPECT)
+
+
+def interrupted_without_mark(case: Case, snapshot: Snapshot, ledger: Ledger) -> Iterator[Held]:
+    """Jobs on a broken node that nobody asked to resume: they are left to end by themselves, and it is said."""
+    for job in snapshot.jobs_on(case.node):
+        if job.job_id not in ledger.jobs and job.is_running:
+            why = f"runs on {case.node}, which failed, and was not submitted with --auto-resume: left to end by itself"
+            yield Held(subject=f"job {job.job_id}", why=why, case_id=case.case_id)

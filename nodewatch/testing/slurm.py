@@ -1,0 +1,208 @@
+"""Slurm in memory: nodes, jobs, a queue, and the transitions that the controller relies on.
+
+Its rules are those seen on Slurm 24.11 (docs/lab.md): a requeued job waits two minutes unless its start time is set, a node
+that drains keeps its jobs, a node set down loses them and their batch jobs go back to the queue.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from nodewatch.errors import SlurmError
+from nodewatch.model.cluster import SlurmJob, SlurmNode
+
+_REQUEUE_HOLD_S = 121.0
+
+
+class FakeSlurm:
+    """See the module. `outage` makes every call fail; `refuse` fails the calls that it names once each."""
+
+    def __init__(self, clock: Callable[[], float], partition: str = "train") -> None:
+        self._clock = clock
+        self._partition = partition
+        self._nodes: dict[str, SlurmNode] = {}
+        self._jobs: dict[int, SlurmJob] = {}
+        self._sizes: dict[int, int] = {}
+        self._next_job = 1
+        self.outage = False
+        self.refuse: list[str] = []
+        self.calls: list[str] = []
+        self.started: list[tuple[int, int, tuple[str, ...]]] = []
+        """(job id, restart count, nodes) for each start since the list was last emptied by the world."""
+        self.ended: list[tuple[int, int, str]] = []
+        """(job id, restart count, exit code) for each end."""
+
+    # -- set-up -------------------------------------------------------------------------------------------------------
+
+    def add_node(self, name: str, address: str) -> None:
+        """An idle node."""
+        self._nodes[name] = SlurmNode(
+            name=name, address=address, states=frozenset({"IDLE"}), partitions=(self._partition,)
+        )
+
+    def submit(self, nodes: int) -> int:
+        """A batch job for so many whole nodes; returns its id."""
+        job_id = self._next_job
+        self._next_job += 1
+        self._sizes[job_id] = nodes
+        self._jobs[job_id] = SlurmJob(
+            job_id=job_id,
+            states=frozenset({"PENDING"}),
+            partition=self._partition,
+            user="ada",
+            priority=1000 - job_id,
+        )
+        return job_id
+
+    def operator(self, node: str, state: str, reason: str = "") -> None:
+        """What an administrator does by hand: `drain`, `down` or `resume`."""
+        if state == "resume":
+            self._resume(node)
+        else:
+            self._set(node, {"DRAIN"} if state == "drain" else {"DOWN"}, reason)
+
+    def set_responding(self, node: str, responding: bool) -> None:
+        """Whether slurmd answers."""
+        known = self._nodes[node]
+        states = known.states - {"NOT_RESPONDING"} if responding else known.states | {"NOT_RESPONDING"}
+        self._nodes[node] = dataclasses.replace(known, states=states)
+
+    def end_job(self, job_id: int, state: str, exit_code: int) -> None:
+        """A running job ends by itself."""
+        job = self._jobs[job_id]
+        self.ended.append((job_id, job.restart_count, f"{exit_code}:0"))
+        self._jobs[job_id] = dataclasses.replace(
+            job, states=frozenset({state}), exit_code=exit_code, ended_at=self._clock()
+        )
+        self._release(job)
+
+    def schedule(self) -> None:
+        """Start what can start, by priority."""
+        now = self._clock()
+        pending = sorted((j for j in self._jobs.values() if j.is_pending), key=lambda j: (-j.priority, j.job_id))
+        for job in pending:
+            if job.begins_at is not None and job.begins_at > now:
+                continue
+            free = [
+                name for name, node in sorted(self._nodes.items()) if node.is_idle and name not in job.excluded_nodes
+            ]
+            size = self._sizes[job.job_id]
+            if len(free) < size:
+                continue
+            nodes = tuple(free[:size])
+            for name in nodes:
+                self._nodes[name] = dataclasses.replace(
+                    self._nodes[name], states=(self._nodes[name].states - {"IDLE"}) | {"ALLOCATED"}
+                )
+            restart = job.restart_count
+            self._jobs[job.job_id] = dataclasses.replace(
+                job, states=frozenset({"RUNNING"}), nodes=nodes, started_at=now, ended_at=None, begins_at=None
+            )
+            self.started.append((job.job_id, restart, nodes))
+
+    # -- SlurmClient --------------------------------------------------------------------------------------------------
+
+    def nodes(self) -> Mapping[str, SlurmNode]:
+        """See controller.engine.SlurmClient."""
+        self._call("nodes")
+        return dict(self._nodes)
+
+    def jobs(self) -> Mapping[int, SlurmJob]:
+        """See controller.engine.SlurmClient."""
+        self._call("jobs")
+        return dict(self._jobs)
+
+    def drain(self, node: str, reason: str) -> None:
+        """See effects.perform.SlurmControl."""
+        self._call(f"drain {node}")
+        self._set(node, {"DRAIN"}, reason)
+
+    def mark_down(self, node: str, reason: str) -> None:
+        """See effects.perform.SlurmControl."""
+        self._call(f"down {node}")
+        self._set(node, {"DOWN"}, reason)
+        for job in [j for j in self._jobs.values() if j.is_running and node in j.nodes]:
+            self.ended.append((job.job_id, job.restart_count, "0:0"))
+            self._back_to_queue(job)
+
+    def resume(self, node: str) -> None:
+        """See effects.perform.SlurmControl."""
+        self._call(f"resume {node}")
+        self._resume(node)
+
+    def set_address(self, node: str, address: str) -> None:
+        """See effects.perform.SlurmControl."""
+        self._call(f"address {node} {address}")
+        self._nodes[node] = dataclasses.replace(self._nodes[node], address=address)
+
+    def reboot(self, node: str, reason: str) -> None:
+        """See effects.perform.SlurmControl."""
+        self._call(f"reboot {node}")
+        self._set(node, {"DRAIN", "REBOOT_ISSUED"}, reason)
+
+    def requeue(self, job_id: int) -> None:
+        """See effects.perform.SlurmControl."""
+        self._call(f"requeue {job_id}")
+        job = self._jobs.get(job_id)
+        if job is None:
+            raise SlurmError(f"`scontrol requeue {job_id}` failed: Invalid job id specified")
+        if job.is_pending:
+            return
+        if job.is_running:
+            self.ended.append((job_id, job.restart_count, "0:15"))
+        self._back_to_queue(job)
+
+    def expedite(self, job_id: int, *, priority: int, exclude: Sequence[str], comment: str) -> None:
+        """See effects.perform.SlurmControl."""
+        self._call(f"expedite {job_id}")
+        job = self._jobs[job_id]
+        self._jobs[job_id] = dataclasses.replace(
+            job, begins_at=None, priority=priority, excluded_nodes=tuple(exclude), comment=comment
+        )
+
+    def comment(self, job_id: int, text: str) -> None:
+        """See effects.perform.SlurmControl."""
+        self._call(f"comment {job_id}")
+        self._jobs[job_id] = dataclasses.replace(self._jobs[job_id], comment=text)
+
+    # -- below --------------------------------------------------------------------------------------------------------
+
+    def _call(self, what: str) -> None:
+        if self.outage:
+            raise SlurmError("`scontrol` failed: Unable to contact slurm controller (connect failure)")
+        if any(what.startswith(prefix) for prefix in self.refuse):
+            self.refuse = [prefix for prefix in self.refuse if not what.startswith(prefix)]
+            raise SlurmError(f"`{what}` failed: refused once")
+        if what not in ("nodes", "jobs"):
+            self.calls.append(what)
+
+    def _set(self, node: str, flags: set[str], reason: str) -> None:
+        known = self._nodes[node]
+        states = known.states | flags
+        if "DOWN" in flags:
+            states = states - {"IDLE", "ALLOCATED"}
+        self._nodes[node] = dataclasses.replace(known, states=states, reason=reason)
+
+    def _resume(self, node: str) -> None:
+        known = self._nodes[node]
+        states = known.states - {"DRAIN", "DOWN", "FAIL", "REBOOT_ISSUED"}
+        busy = any(job.is_running and node in job.nodes for job in self._jobs.values())
+        states = (states - {"IDLE", "ALLOCATED"}) | {"ALLOCATED" if busy else "IDLE"}
+        self._nodes[node] = dataclasses.replace(known, states=states, reason="")
+
+    def _back_to_queue(self, job: SlurmJob) -> None:
+        self._release(job)
+        self._jobs[job.job_id] = dataclasses.replace(
+            job,
+            states=frozenset({"PENDING"}),
+            nodes=(),
+            restart_count=job.restart_count + 1,
+            begins_at=self._clock() + _REQUEUE_HOLD_S,
+        )
+
+    def _release(self, job: SlurmJob) -> None:
+        for name in job.nodes:
+            node = self._nodes[name]
+            if "ALLOCATED" in node.states:
+                self._nodes[name] = dataclasses.replace(node, states=(node.states - {"ALLOCATED"}) | {"IDLE"})

@@ -1,0 +1,327 @@
+"""A whole cluster on one fake clock: agents, jobs, Slurm and EC2 around the real engine.
+
+    world = World(nodes=4, spares=1)
+    job = world.submit(nodes=3, auto_resume="3")
+    world.run(seconds=30)
+    world.node("n2").loses_gpu()
+    world.run(minutes=5)
+    assert world.job(job).restart_count == 1
+
+After every tick the invariants of docs/flow.md are checked; a broken one raises AssertionError with the story.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from nodewatch.controller.engine import Engine
+from nodewatch.model import actions as act
+from nodewatch.model.cluster import OWNED_PREFIX, SlurmJob, SlurmNode
+from nodewatch.model.health import Finding, Remedy, Severity, StandingFinding, Verdict, state_of
+from nodewatch.model.ledger import Case
+from nodewatch.policy.plan import plan
+from nodewatch.policy.rules import Group, Rules
+from nodewatch.testing.ec2 import FakeEc2
+from nodewatch.testing.journal import MemoryJournal
+from nodewatch.testing.slurm import FakeSlurm
+
+
+class FakeClock:
+    """Time that moves only when told to. Seconds since the epoch."""
+
+    def __init__(self, now: float = 1_700_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let so much time pass."""
+        self.now += seconds
+
+
+@dataclasses.dataclass
+class Machine:
+    """The hardware and the agent behind one Slurm node name, as they are now."""
+
+    world: World
+    name: str
+    instance_id: str
+    boot: int = 0
+    alive: bool = True
+    findings: tuple[StandingFinding, ...] = ()
+    unknown: tuple[tuple[str, str], ...] = ()
+    since: float = 0.0
+    deep_checks: bool | None = True
+    """What the deep checks will say."""
+    sequence: int = 0
+    boots_at: float = 0.0
+    answered: set[str] = dataclasses.field(default_factory=set)
+    pending: list[dict[str, object]] = dataclasses.field(default_factory=list)
+
+    def reports(self, fault: str, severity: Severity, remedy: Remedy, subject: str = "GPU-0") -> None:
+        """A finding is made and stands from now on."""
+        finding = Finding(fault=fault, subject=subject, severity=severity, remedy=remedy)
+        now = self.world.clock()
+        self.findings = (*self.findings, StandingFinding(finding=finding, first_at=now, last_at=now))
+        self._changed()
+
+    def loses_gpu(self) -> None:
+        """Xid 79 and what NVML says after it."""
+        self.reports("gpu.xid.79", Severity.FATAL, Remedy.REBOOT)
+        self.reports("gpu.lost", Severity.FATAL, Remedy.REBOOT)
+
+    def recovers(self) -> None:
+        """All findings are gone."""
+        self.findings = ()
+        self._changed()
+
+    def crashes(self) -> None:
+        """The machine stops dead."""
+        self.alive = False
+        self.world.slurm.set_responding(self.name, False)
+
+    def verdict(self) -> Verdict:
+        """What its agent says now."""
+        return Verdict(
+            state=state_of(self.findings, self.unknown), since=self.since, findings=self.findings, unknown=self.unknown
+        )
+
+    def _changed(self) -> None:
+        self.since = self.world.clock()
+        self.sequence += 1
+        self.pending.append(
+            {
+                "id": f"{self.instance_id}-{self.boot}:{self.sequence}",
+                "at": self.since,
+                "kind": "verdict",
+                "verdict": self.verdict().to_json(),
+            }
+        )
+
+
+class World:
+    """See the module. Node names are n1..nN, the last `spares` of them beyond what jobs are expected to need."""
+
+    def __init__(self, *, nodes: int = 4, spares: int = 1, boot_s: float = 60.0, rules: Rules | None = None) -> None:
+        self.clock = FakeClock()
+        self.slurm = FakeSlurm(self.clock)
+        self.ec2 = FakeEc2()
+        self.journal = MemoryJournal()
+        self.boot_s = boot_s
+        names = tuple(f"n{index}" for index in range(1, nodes + 1))
+        group = Group(name="compute", nodes=names, partition="train", spares=spares, launch_template="compute")
+        self.rules = dataclasses.replace(rules or Rules(mode="act", max_out_share=1.0), groups=(group,))
+        self._machines: dict[str, Machine] = {}
+        self._marks: dict[int, str | None] = {}
+        self.hooks: list[dict[str, object]] = []
+        for name in names:
+            instance = self.ec2.add(name)
+            self.slurm.add_node(name, instance.private_ip)
+            self._machines[name] = Machine(
+                world=self, name=name, instance_id=instance.instance_id, since=self.clock()
+            )
+        self.engine = self._engine()
+        self.drop_events = False
+
+    # -- what happens -------------------------------------------------------------------------------------------------
+
+    def node(self, name: str) -> Machine:
+        """The machine that bears `name` now."""
+        return self._machines[name]
+
+    def submit(self, *, nodes: int, auto_resume: str | None) -> int:
+        """A batch job, marked or not; returns its id."""
+        job_id = self.slurm.submit(nodes)
+        self._marks[job_id] = auto_resume
+        return job_id
+
+    def fails(self, job_id: int, exit_code: int = 1) -> None:
+        """The program of a running job fails."""
+        self.slurm.end_job(job_id, "FAILED", exit_code)
+
+    def restart_controller(self) -> None:
+        """The controller is killed and starts again from its journal."""
+        self.engine = self._engine()
+
+    def run(self, *, seconds: float = 0.0, minutes: float = 0.0, step_s: float = 1.0) -> None:
+        """Let time pass, a tick a step."""
+        end = self.clock() + seconds + 60 * minutes
+        while self.clock() < end:
+            self.clock.advance(step_s)
+            self.step()
+
+    def step(self) -> None:
+        """One instant: machines, agents, the queue, the hooks, the controller, the invariants."""
+        self._machines_live()
+        self._agents_speak()
+        self.slurm.schedule()
+        self._hooks_speak()
+        self.engine.tick()
+        self.check()
+        self.slurm.schedule()
+        self._hooks_speak()
+
+    # -- what is seen -------------------------------------------------------------------------------------------------
+
+    def slurm_node(self, name: str) -> SlurmNode:
+        """Slurm's view of a node, read past every outage."""
+        return self.slurm._nodes[name]
+
+    def job(self, job_id: int) -> SlurmJob:
+        """Slurm's view of a job, read past every outage."""
+        return self.slurm._jobs[job_id]
+
+    def cases(self, node: str) -> list[Case]:
+        """All cases of a node, oldest first."""
+        cases = [case for case in self.engine.ledger.cases.values() if case.node == node]
+        return sorted(cases, key=lambda case: case.opened_at)
+
+    def story(self, *words: str) -> list[str]:
+        """The words of the actions that were done, in order; with `words`, only those."""
+        done = [r.data["action"]["action"] for r in self.journal.records if r.kind == "done"]
+        return [word for word in done if not words or word in words]
+
+    def reasons(self, subject: str) -> list[str]:
+        """Why things about `subject` are held back now."""
+        return [held.why for held in self.engine.held if held.subject == subject]
+
+    # -- invariants ---------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """The rules of docs/flow.md that must hold after every tick. Raises AssertionError."""
+        self._check_each_action_was_announced()
+        self._check_owned_only()
+        self._check_blast_radius()
+        self._check_one_machine_a_name()
+        self._check_budgets()
+        if not self.slurm.outage and not self.journal.full:
+            snapshot = self.engine.snapshot
+            again = plan(snapshot, self.engine.ledger, self.rules, self.clock())
+            assert not again.actions, f"planning again in the same instant gave {again.actions}"
+
+    def _check_each_action_was_announced(self) -> None:
+        intended: set[str] = set()
+        for record in self.journal.records:
+            if record.kind == "intended":
+                intended.add(record.data["action"]["key"])
+            elif record.kind in ("done", "failed"):
+                assert record.data["key"] in intended, f"{record.data['key']} was done without being announced"
+
+    def _check_owned_only(self) -> None:
+        for name, node in self.slurm._nodes.items():
+            if node.reason and not node.reason.startswith(OWNED_PREFIX):
+                verbs = [c for c in self.slurm.calls if c == f"resume {name}" or c == f"reboot {name}"]
+                assert not verbs, f"{name} is drained by somebody else ({node.reason}) and was touched: {verbs}"
+
+    def _check_blast_radius(self) -> None:
+        out = {case.node for case in self.engine.ledger.open_cases if case.is_out}
+        assert len(out) <= self.rules.max_out, f"{sorted(out)} are out, the limit is {self.rules.max_out}"
+
+    def _check_one_machine_a_name(self) -> None:
+        for name in self._machines:
+            alive = self.ec2.alive(name)
+            assert len(alive) <= 2, f"{name} has the machines {alive}"
+
+    def _check_budgets(self) -> None:
+        for job in self.engine.ledger.jobs.values():
+            limit = int(job.budget) if job.budget.isdigit() else self.rules.requeue_limit
+            assert job.requeues <= limit, f"job {job.job_id} was requeued {job.requeues} times, the limit is {limit}"
+
+    # -- below --------------------------------------------------------------------------------------------------------
+
+    def _engine(self) -> Engine:
+        return Engine(
+            journal=self.journal,
+            past=list(self.journal.records),
+            slurm=self.slurm,
+            ec2=self.ec2,
+            rules=self.rules,
+            clock=self.clock,
+            reach=lambda node, _address: self._machines[node].alive,
+            ec2_period_s=1.0,
+        )
+
+    def _machines_live(self) -> None:
+        for name, machine in list(self._machines.items()):
+            alive = self.ec2.alive(name)
+            if machine.instance_id not in alive and machine.alive:
+                machine.crashes()
+            newest = [i for i in alive if i not in (machine.instance_id,)]
+            if newest and not machine.alive:
+                self._machines[name] = Machine(
+                    world=self,
+                    name=name,
+                    instance_id=newest[-1],
+                    since=self.clock(),
+                    alive=False,
+                    boots_at=self.clock() + self.boot_s,
+                    deep_checks=self.next_deep_checks,
+                )
+            if machine.boots_at and not machine.alive and self.clock() >= machine.boots_at:
+                machine.alive, machine.boots_at = True, 0.0
+                self.slurm.set_responding(name, True)
+            node = self.slurm._nodes[name]
+            if "REBOOT_ISSUED" in node.states and machine.alive and not node.is_busy:
+                machine.alive, machine.boot, machine.boots_at = False, machine.boot + 1, self.clock() + self.boot_s
+                machine.findings = machine.findings if self.survives_reboot else ()
+                machine.since = self.clock()
+                self.slurm._nodes[name] = dataclasses.replace(node, states=node.states - {"REBOOT_ISSUED"})
+                self.slurm.set_responding(name, False)
+
+    next_deep_checks: bool | None = True
+    """What the deep checks of the next new machine will say."""
+    survives_reboot = False
+    """Whether faults outlive a reboot."""
+
+    def _agents_speak(self) -> None:
+        for name, machine in sorted(self._machines.items()):
+            if not machine.alive:
+                continue
+            message = {
+                "node": name,
+                "boot_id": f"{machine.instance_id}-{machine.boot}",
+                "instance_id": machine.instance_id,
+                "events": list(machine.pending),
+                "verdict": machine.verdict().to_json(),
+            }
+            accepted, requests, _ = self.engine.receive_agent(message)
+            if not self.drop_events:
+                machine.pending = [event for event in machine.pending if event["id"] not in accepted]
+            for request in requests:
+                if request["key"] not in machine.answered:
+                    machine.answered.add(request["key"])
+                    machine.sequence += 1
+                    machine.pending.append(
+                        {
+                            "id": f"{machine.instance_id}-{machine.boot}:{machine.sequence}",
+                            "at": self.clock(),
+                            "kind": "validated",
+                            "key": request["key"],
+                            "passed": machine.deep_checks if not machine.findings else False,
+                        }
+                    )
+
+    def _hooks_speak(self) -> None:
+        for job_id, restart, nodes in self.slurm.started:
+            self._hook("job_started", job_id, restart, nodes=nodes, auto_resume=self._marks.get(job_id))
+        for job_id, restart, exit_code in self.slurm.ended:
+            self._hook("job_ended", job_id, restart, exit_code=exit_code)
+        self.slurm.started, self.slurm.ended = [], []
+
+    def _hook(self, kind: str, job_id: int, restart: int, nodes: Sequence[str] = (), **extra: object) -> None:
+        self.engine.receive_hook(
+            {
+                "v": 1,
+                "kind": kind,
+                "at": self.clock(),
+                "job_id": job_id,
+                "restart_count": restart,
+                "nodes": ",".join(nodes),
+                **extra,
+            }
+        )
+
+
+__all__ = ["FakeClock", "Machine", "World", "act"]

@@ -1,0 +1,169 @@
+"""A GPU dies under a job: the story from fault to cure, as sentences."""
+
+from nodewatch.testing import World
+
+WHOLE_REPAIR = [
+    "hold_spare",
+    "drain",
+    "release_spare",
+    "requeue",
+    "expedite",
+    "launch",
+    "terminate",
+    "repoint",
+    "hold_spare",
+]
+
+
+def test_a_marked_job_goes_on_with_the_spare_and_the_machine_is_replaced() -> None:
+    world = World(nodes=4, spares=1)
+    world.run(seconds=5)
+    assert world.slurm_node("n4").is_spare
+    job = world.submit(nodes=3, auto_resume="3")
+    world.run(seconds=30)
+    assert world.job(job).nodes == ("n1", "n2", "n3")
+
+    world.node("n2").loses_gpu()
+    world.run(seconds=3)
+
+    assert world.slurm_node("n2").is_out
+    assert world.job(job).is_running
+    assert world.job(job).restart_count == 1
+    assert world.job(job).nodes == ("n1", "n3", "n4")
+
+    world.run(minutes=5)
+
+    assert world.story() == WHOLE_REPAIR
+    assert world.slurm_node("n2").is_spare
+    assert len(world.ec2.launched) == 1
+    assert len(world.ec2.terminated) == 1
+    assert [case.step.value for case in world.cases("n2")] == ["closed"]
+
+
+def test_the_job_that_dies_of_the_fault_before_it_is_noticed_is_started_again() -> None:
+    world = World(nodes=4, spares=1)
+    world.run(seconds=5)
+    job = world.submit(nodes=3, auto_resume="default")
+    world.run(seconds=30)
+
+    world.fails(job, exit_code=137)
+    world.run(seconds=2)
+    assert world.job(job).has_failed, "nothing is judged before the nodes had time to report"
+    world.node("n3").loses_gpu()
+    world.run(seconds=3)
+
+    assert world.job(job).is_running
+    assert "n3" not in world.job(job).nodes
+
+
+def test_a_program_that_fails_on_healthy_nodes_is_not_started_again_and_its_user_is_told() -> None:
+    world = World(nodes=4, spares=1)
+    world.run(seconds=5)
+    job = world.submit(nodes=3, auto_resume="3")
+    world.run(seconds=30)
+
+    world.fails(job)
+    world.run(minutes=1)
+
+    assert world.story("requeue", "drain") == []
+    assert world.job(job).has_failed
+    assert "the program failed (exit code 1:0)" in world.job(job).comment
+    assert all(not world.slurm_node(name).is_out for name in ("n1", "n2", "n3"))
+
+
+def test_a_failure_on_a_silent_node_is_retried_once_and_not_twice() -> None:
+    world = World(nodes=4, spares=0)
+    world.run(seconds=5)
+    job = world.submit(nodes=3, auto_resume="5")
+    world.run(seconds=30)
+    world.node("n2").unknown = (("gpu_count", "NVML did not answer"),)
+
+    world.fails(job)
+    world.run(minutes=1)
+    assert world.story("requeue") == ["requeue"]
+    assert world.job(job).is_running
+
+    for name in world.job(job).nodes:
+        world.node(name).unknown = (("gpu_count", "NVML did not answer"),)
+    world.fails(job)
+    world.run(minutes=1)
+    assert world.story("requeue") == ["requeue"]
+    assert "not started again" in world.job(job).comment
+
+
+def test_an_unmarked_job_is_left_alone_and_keeps_its_node_until_it_ends() -> None:
+    world = World(nodes=4, spares=1)
+    world.run(seconds=5)
+    job = world.submit(nodes=3, auto_resume=None)
+    world.run(seconds=30)
+
+    world.node("n1").loses_gpu()
+    world.run(minutes=10)
+
+    assert world.job(job).is_running
+    assert world.ec2.launched == []
+    assert any("was not submitted with --auto-resume" in why for why in world.reasons(f"job {job}"))
+    assert any("still busy" in why for why in world.reasons("n1"))
+
+    world.fails(job)
+    world.run(minutes=5)
+    assert len(world.ec2.launched) == 1
+
+
+def test_the_budget_of_a_job_is_respected() -> None:
+    world = World(nodes=6, spares=2)
+    world.run(seconds=5)
+    job = world.submit(nodes=2, auto_resume="1")
+    world.run(seconds=30)
+
+    world.node(world.job(job).nodes[0]).loses_gpu()
+    world.run(minutes=5)
+    assert world.job(job).restart_count == 1
+    world.node(world.job(job).nodes[0]).loses_gpu()
+    world.run(seconds=5)
+    world.fails(job, exit_code=137)
+    world.run(minutes=5)
+
+    assert world.job(job).restart_count == 1
+    assert "all 1 restarts are used up" in world.job(job).comment
+
+
+def test_a_machine_that_stops_dead_is_noticed_without_slurms_timeout() -> None:
+    world = World(nodes=4, spares=1)
+    world.run(seconds=5)
+    job = world.submit(nodes=3, auto_resume="3")
+    world.run(seconds=30)
+
+    world.node("n2").crashes()
+    world.run(seconds=25)
+
+    assert world.job(job).is_running
+    assert world.job(job).nodes == ("n1", "n3", "n4")
+    world.run(minutes=5)
+    assert len(world.ec2.launched) == 1
+    assert world.slurm_node("n2").is_spare
+
+
+def test_a_finding_that_reboot_cures_ends_without_a_new_machine() -> None:
+    from nodewatch.model.health import Remedy, Severity
+
+    world = World(nodes=3, spares=0)
+    world.run(seconds=5)
+    world.node("n1").reports("gpu.remap_pending", Severity.DEGRADED, Remedy.RESET_GPU)
+    world.run(minutes=5)
+
+    assert world.story() == ["drain", "reboot", "return_to_service"]
+    assert world.slurm_node("n1").is_idle
+
+
+def test_a_finding_that_survives_the_reboot_gets_a_new_machine() -> None:
+    from nodewatch.model.health import Remedy, Severity
+
+    world = World(nodes=3, spares=0)
+    world.survives_reboot = True
+    world.run(seconds=5)
+    world.node("n1").reports("gpu.remap_pending", Severity.DEGRADED, Remedy.RESET_GPU)
+    world.run(minutes=8)
+
+    assert world.story() == ["drain", "reboot", "launch", "terminate", "repoint", "return_to_service"]
+    assert world.slurm_node("n1").is_idle
