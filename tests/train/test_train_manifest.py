@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def write_manifest(path: Path, **changes: object) -> None:
     found = manifest.verify(path).manifest
     assert found is not None
     fields = {name: getattr(found, name) for name in ("step", "world_size", "files", "created_at", "extra")}
-    (path / "manifest.json").write_bytes(Manifest(**(fields | changes)).render())  # type: ignore[arg-type]
+    (path / "manifest.json").write_bytes(Manifest(**(fields | changes)).render())
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +175,7 @@ def test_the_files_are_on_disk_before_the_name_is(tmp_path: Path) -> None:
     ]
 
 
-def in_child(work: Callable[[], None]) -> int:
+def in_child(work: Callable[[], object]) -> int:
     """Run `work` in a forked child; the wait status."""
     child = os.fork()
     if child == 0:
@@ -199,7 +200,7 @@ def test_a_kill_after_any_call_leaves_a_good_checkpoint(root: Path, step: int) -
             if len(seen) == count:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        status = in_child(lambda here=here, stop=stop: write(here, step, after=stop, content=b"new"))  # type: ignore[misc]
+        status = in_child(partial(write, here, step, after=stop, content=b"new"))
         assert os.WTERMSIG(status) == signal.SIGKILL
         newest, skipped = manifest.newest_verified(here)
         assert newest is not None, calls[:count]
