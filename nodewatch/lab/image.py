@@ -36,7 +36,7 @@ BASE_FILES = {
 }
 LAB_USER = "ada"
 LAB_USER_UID = 1000
-BASE_REVISION = "1"
+BASE_REVISION = "2"
 
 Say = Callable[[str], None]
 
@@ -191,8 +191,9 @@ def _build_base(tree: Path, mirror: str, log: Path) -> None:
     (tree / "fsx").mkdir()
     (tree / "etc/nodewatch").mkdir()
     (tree / "etc/slurm").mkdir(exist_ok=True)
+    # Each machine draws its own id at its first boot; D-Bus's copy would make them all the same.
     (tree / "etc/machine-id").write_text("")
-    for name in ("etc/resolv.conf", "etc/hostname"):
+    for name in ("etc/resolv.conf", "etc/hostname", "var/lib/dbus/machine-id"):
         (tree / name).unlink(missing_ok=True)
     for heavy in ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "var/lib/apt/lists"):
         shutil.rmtree(tree / heavy, ignore_errors=True)
