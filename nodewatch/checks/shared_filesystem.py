@@ -40,6 +40,6 @@ def _finding(mount: MountProbe, fault: str, severity: Severity, remedy: Remedy) 
             "type": mount.fs_type,
             "seconds": round(mount.seconds, 3),
             "error": mount.error,
-            "source": "mountinfo" if not mount.is_mounted else "statfs",
+            "source": "mountinfo" if not mount.is_mounted else "probe",
         },
     )

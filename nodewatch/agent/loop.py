@@ -1,0 +1,465 @@
+"""The agent's one loop: it waits for the kernel log, hooks, sensors and requests at once, and folds what they say.
+
+Nothing in it blocks: whatever may hang does so in a child process or in the sender's thread. The watchdog is fed here and
+nowhere else, so that a loop that hangs all the same is restarted by systemd.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import random
+import select
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from nodewatch.agent.hook_socket import HookRequest, HookSocket
+from nodewatch.agent.metrics import Measurements
+from nodewatch.agent.runner import Cadence, run_check
+from nodewatch.agent.self_drain import SelfDrain
+from nodewatch.agent.spool import Spool
+from nodewatch.agent.state import State, StateFile
+from nodewatch.agent.validation import Answers, Validation, content_of, judge_writes
+from nodewatch.checks._api import Phase
+from nodewatch.config.agent import CheckSettings
+from nodewatch.errors import SensorError
+from nodewatch.model.health import CheckResult, CheckStatus, Verdict
+from nodewatch.model.samples import KmsgSample
+from nodewatch.policy import verdicts
+from nodewatch.policy.verdicts import HookAnswer, Rules
+from nodewatch.sensors.kmsg import KernelLog
+from nodewatch.sensors.reading import PolledSensor, Reading
+from nodewatch.service import Notifier
+
+_LOG = logging.getLogger(__name__)
+_HOUSEKEEPING_S = 5.0
+_REGULAR_FILE_S = 0.2
+"""A regular file cannot be waited for: it is looked at this often."""
+_NEVER = float("inf")
+
+
+class Reporter(Protocol):
+    """What the loop needs of the sender: to wake it, and to know since when the controller is silent."""
+
+    failures: int
+    sent: int
+    last_contact: float
+
+    def wake(self) -> None:
+        """Send now."""
+
+
+class Loop:
+    """State and wiring of the running agent. `run` returns after `stop`."""
+
+    def __init__(
+        self,
+        *,
+        checks: Mapping[str, CheckSettings],
+        rules: Rules,
+        sensors: Sequence[PolledSensor],
+        write_sensor: PolledSensor | None,
+        log: KernelLog,
+        hooks: HookSocket,
+        spool: Spool,
+        state: State,
+        state_file: StateFile,
+        drain: SelfDrain | None,
+        notifier: Notifier,
+        watchdog_s: float | None,
+        validate_timeout_s: float,
+        hook_misses: Path,
+    ) -> None:
+        self._checks = checks
+        self._rules = rules
+        self._sensors = {sensor.name: sensor for sensor in sensors if self._of(sensor)}
+        self._write_sensor = write_sensor
+        self._log = log
+        self._hooks = hooks
+        self._spool = spool
+        self._state_file = state_file
+        self._drain = drain
+        self._notifier = notifier
+        self._watchdog_s = watchdog_s
+        self._validate_timeout_s = validate_timeout_s
+        self._hook_misses = hook_misses
+        self._memory, self._verdict, _ = verdicts.fold(state.memory, (), time.time(), rules)
+        self._reporter: Reporter | None = None
+        self._requests: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._is_stopping = False
+        chance = random.Random()
+        self._cadences = {
+            name: Cadence(period_s=min(each.every_s for each in self._of(sensor)), random=chance)
+            for name, sensor in self._sensors.items()
+        }
+        self._last_run: dict[str, float] = {}
+        self._reading_began: dict[str, float] = {}
+        self._streams = [each for each in checks.values() if each.spec.reads is KmsgSample]
+        stream_s = min((each.every_s for each in self._streams), default=10.0)
+        self._stream_cadence = Cadence(period_s=stream_s, random=chance)
+        self._housekeeping = Cadence(period_s=_HOUSEKEEPING_S, random=chance)
+        self._fed_at = 0.0
+        self._validation: Validation | None = None
+        self._waiting: list[str] = []
+        self._answers = Answers()
+        self._forgotten: list[str] = []
+        self._saved = state
+        self._check_seconds: dict[str, float] = {}
+        self._check_runs: dict[str, int] = {}
+        self._check_unknowns: dict[str, int] = {}
+        self._hook_answers: dict[tuple[str, str], int] = {}
+        self._misses = 0
+        self._misses_offset = 0
+
+    @property
+    def verdict(self) -> Verdict:
+        """The state of the node now. May be read from any thread."""
+        return self._verdict
+
+    @property
+    def wake_fd(self) -> int:
+        """A byte written here ends the loop's wait; signals write it too."""
+        return self._wake_write
+
+    def report_to(self, reporter: Reporter) -> None:
+        """Wake `reporter` for every event from now on."""
+        self._reporter = reporter
+
+    def request(self, requests: Sequence[Mapping[str, Any]]) -> None:
+        """Take the controller's requests. Called from the sender's thread."""
+        for each in requests:
+            self._requests.put(each)
+        self._wake()
+
+    def stop(self) -> None:
+        """End the loop. May be called from a signal handler."""
+        self._is_stopping = True
+
+    def emit(self, kind: str, content: Mapping[str, Any]) -> str:
+        """Put one event into the spool and wake the sender."""
+        event_id = self._spool.append(kind, time.time(), content)
+        if self._reporter is not None:
+            self._reporter.wake()
+        return event_id
+
+    def measurements(self) -> Measurements:
+        """The figures for the metrics server. Called from its thread; each copy is made in one step."""
+        return Measurements(
+            verdict=self._verdict,
+            check_seconds=dict(self._check_seconds),
+            check_runs=dict(self._check_runs),
+            check_unknowns=dict(self._check_unknowns),
+            hook_answers=dict(self._hook_answers),
+            hook_refused=self._hooks.refused,
+            hook_errors=self._hooks.errors,
+            hook_misses=self._misses,
+            spool_depth=self._spool.depth,
+            spool_dropped=self._spool.dropped,
+            spool_on_disk=self._spool.error is None,
+            kmsg_garbled=self._log.garbled,
+            kmsg_overruns=self._log.overruns,
+            messages_sent=self._reporter.sent if self._reporter is not None else 0,
+            controller_failures=self._reporter.failures if self._reporter is not None else 0,
+            nvml_restarts=sum(getattr(sensor, "restarts", 0) for sensor in self._sensors.values()),
+        )
+
+    def run(self) -> None:
+        """Serve until stopped."""
+        self.emit("verdict", {"verdict": self._verdict.to_json()})
+        while not self._is_stopping:
+            ready = self._wait()
+            if self._wake_read in ready:
+                self._drain_wake()
+            now = time.monotonic()
+            # The kernel log first: a job that asks in the same instant must hear of the fault.
+            if self._streams:
+                self._read_log(now, is_ready=self._log.fileno() in ready)
+            self._hooks.serve(ready, now, self._decide)
+            self._poll_sensors(now)
+            self._serve_requests(now)
+            self._advance_validation(now)
+            self._advance_drain(now)
+            if self._housekeeping.is_due(now):
+                self._keep_house(now)
+            self._feed(now)
+        self._save()
+        for sensor in self._all_sensors():
+            sensor.close()
+        if self._drain is not None:
+            self._drain.close()
+
+    def _wait(self) -> set[int]:
+        poll = select.poll()
+        log_fd = self._log.fileno() if self._streams else None
+        fds = [self._wake_read, *self._hooks.filenos()]
+        fds += [fd for sensor in self._all_sensors() for fd in sensor.filenos()]
+        fds += [] if log_fd is None else [log_fd]
+        fds += self._drain.filenos() if self._drain is not None else ()
+        for fd in fds:
+            poll.register(fd, select.POLLIN)
+        # poll takes whole milliseconds: rounded up, or the loop would spin through the last one.
+        timeout_ms = int(max(0.0, min(self._next_at() - time.monotonic(), 60.0)) * 1000) + 1
+        return {fd for fd, _ in poll.poll(timeout_ms)}
+
+    def _next_at(self) -> float:
+        times: list[float | None] = [cadence.next_at for cadence in self._cadences.values()]
+        times += [sensor.due_at() for sensor in self._all_sensors()]
+        times += [self._hooks.due_at(), self._housekeeping.next_at]
+        if self._streams:
+            times.append(self._stream_cadence.next_at)
+            if self._log.is_open and self._log.fileno() is None:
+                times.append(time.monotonic() + _REGULAR_FILE_S)
+        if self._watchdog_s is not None:
+            times.append(self._fed_at + self._watchdog_s)
+        if self._validation is not None:
+            times.append(self._validation.until)
+        if self._drain is not None:
+            times.append(self._drain.due_at(self._verdict, self._last_contact()))
+        return min((at for at in times if at is not None), default=_NEVER)
+
+    def _read_log(self, now: float, *, is_ready: bool) -> None:
+        is_due = self._stream_cadence.is_due(now)
+        is_file = self._log.is_open and self._log.fileno() is None
+        if not (is_ready or is_due or is_file):
+            return
+        reading = self._log_reading(look_again=is_due)
+        sample = reading.sample
+        if not is_due and isinstance(sample, KmsgSample) and not sample.records:
+            return
+        self._stream_cadence.done(now)
+        self._fold([self._run(each, reading) for each in self._streams])
+
+    def _log_reading(self, *, look_again: bool) -> Reading:
+        try:
+            if look_again:
+                self._log.reopen_if_replaced()
+            return Reading(sample=self._log.read())
+        except SensorError as error:
+            return Reading(error=str(error))
+
+    def _poll_sensors(self, now: float) -> None:
+        for name, sensor in self._sensors.items():
+            reading = sensor.result(now)
+            if reading is not None:
+                self._judge(sensor, reading, now)
+            wanted = self._validation is not None and self._awaits(self._validation, sensor)
+            if self._cadences[name].is_due(now) or (wanted and name not in self._reading_began):
+                self._begin(sensor, now)
+                self._cadences[name].done(now)
+        writer = self._write_sensor
+        if writer is None:
+            return
+        reading = writer.result(now)
+        if reading is not None and self._validation is not None:
+            results = judge_writes(self._checks.values(), reading)
+            began = self._reading_began.pop(writer.name + ".write", now)
+            self._validation.take(results, began_at=began, also=writer.name + ".write")
+
+    def _begin(self, sensor: PolledSensor, now: float) -> None:
+        if sensor.name not in self._reading_began:
+            self._reading_began[sensor.name] = now
+            sensor.start(now)
+
+    def _judge(self, sensor: PolledSensor, reading: Reading, now: float) -> None:
+        began = self._reading_began.pop(sensor.name, now)
+        validation = self._validation
+        results = []
+        for each in self._of(sensor):
+            name = each.spec.name
+            wanted = validation is not None and name in validation.awaited
+            # A little early is on time: cadences of one sensor and its checks are the same number with a jitter.
+            if wanted or began - self._last_run.get(name, -_NEVER) >= 0.8 * each.every_s:
+                self._last_run[name] = began
+                results.append(self._run(each, reading))
+        self._fold(results)
+        if validation is not None:
+            deep = [result for result in results if result.check in validation.awaited]
+            validation.take(deep, began_at=began)
+
+    def _run(self, settings: CheckSettings, reading: Reading) -> CheckResult:
+        result = run_check(settings, reading)
+        name = result.check
+        self._check_seconds[name] = result.seconds
+        self._check_runs[name] = self._check_runs.get(name, 0) + 1
+        if result.status is CheckStatus.UNKNOWN:
+            self._check_unknowns[name] = self._check_unknowns.get(name, 0) + 1
+        return result
+
+    def _fold(self, results: Sequence[CheckResult], *, tell: bool = False) -> None:
+        before = self._memory.held
+        self._memory, self._verdict, changed = verdicts.fold(self._memory, results, time.time(), self._rules)
+        if changed or tell:
+            _LOG.info("verdict %s: %s", self._verdict.state.value, _outline(self._verdict))
+            self.emit("verdict", {"verdict": self._verdict.to_json()})
+        # Findings that last are kept before the line counts as read; the rest is seen again after a restart.
+        if {item.finding.identity for item in before} != {item.finding.identity for item in self._memory.held}:
+            self._save()
+
+    def _decide(self, request: HookRequest) -> HookAnswer:
+        answer = verdicts.answer(request.ask, self._verdict)
+        word = "denied" if not answer.allow else "uncertain" if answer.counted else "allowed"
+        key = (request.ask, word)
+        self._hook_answers[key] = self._hook_answers.get(key, 0) + 1
+        if not answer.allow:
+            # Every look of a health check at a node that is out would be an event a minute and no news.
+            if request.ask != "healthcheck":
+                content = {"ask": request.ask, "job": dict(request.job), "reason": answer.reason}
+                self.emit("hook_denied", content)
+            _LOG.warning("%s denied: %s", request.ask, answer.reason)
+        return answer
+
+    def _serve_requests(self, now: float) -> None:
+        while not self._requests.empty():
+            request = self._requests.get()
+            kind, key = request.get("kind"), request.get("key")
+            if not isinstance(key, str) or not key:
+                _LOG.warning("a request of the controller without a key was ignored: %.200r", request)
+            elif kind == "validate":
+                self._ask_validation(key, request.get("forget"))
+            elif kind == "forget":
+                self._forget(key, request.get("family"))
+            else:
+                _LOG.warning("the controller asks for %.100r, which this agent does not know: update the agent", kind)
+        if self._validation is None and self._waiting:
+            self._start_validation(self._waiting.pop(0), now)
+
+    def _ask_validation(self, key: str, family: object) -> None:
+        given = self._answers.given(key)
+        if given is not None:
+            content, event_id = given
+            if not self._spool.is_waiting(event_id):
+                self._answers.keep(key, content, self.emit("validated", content))
+        elif key not in self._waiting and (self._validation is None or self._validation.key != key):
+            if family is not None:
+                self._forget(key, family)
+            self._waiting.append(key)
+
+    def _forget(self, key: str, family: object) -> None:
+        if key in self._forgotten:
+            return
+        self._forgotten = [*self._forgotten[-63:], key]
+        if not isinstance(family, str) or not family:
+            _LOG.warning("the request %.100r names no fault family to forget: it was ignored", key)
+            return
+        _LOG.info("findings of %s are forgotten after a repair (%s)", family, key)
+        self._memory = verdicts.forget(self._memory, None if family == "all" else family)
+        self._fold((), tell=True)
+        self._save()
+
+    def _start_validation(self, key: str, now: float) -> None:
+        deep = [each for each in self._checks.values() if Phase.DEEP in each.spec.phases]
+        awaited = {each.spec.name for each in deep}
+        self._validation = Validation(key=key, began_at=now, until=now + self._validate_timeout_s, awaited=awaited)
+        reading = self._log_reading(look_again=True)
+        streams = [each for each in deep if each.spec.reads is KmsgSample]
+        results = [self._run(each, reading) for each in streams]
+        self._fold(results)
+        self._validation.take([self._with_standing(result) for result in results], began_at=now)
+        for sensor in self._sensors.values():
+            if self._awaits(self._validation, sensor):
+                self._begin(sensor, now)
+        if self._write_sensor is not None:
+            name = self._write_sensor.name + ".write"
+            self._validation.awaited.add(name)
+            self._reading_began[name] = now
+            self._write_sensor.start(now)
+
+    def _with_standing(self, result: CheckResult) -> CheckResult:
+        # No new line in the kernel log proves nothing about a fault that an old one announced.
+        standing = verdicts.standing_of(self._memory, result.check)
+        if result.status in (CheckStatus.OK, CheckStatus.FINDINGS) and standing:
+            return replace(result, status=CheckStatus.FINDINGS, findings=standing)
+        return result
+
+    def _advance_validation(self, now: float) -> None:
+        validation = self._validation
+        if validation is None or not validation.is_done(now):
+            return
+        self._validation = None
+        results = validation.finish()
+        content = content_of(validation.key, results)
+        if content["passed"]:
+            # A repair was proved: what is gone must not keep the node out until the next readings say so too.
+            good = [result for result in results if result.status is CheckStatus.OK]
+            for _ in range(self._rules.clear_after):
+                self._fold(good)
+        _LOG.info("validation %s: passed is %s", validation.key, content["passed"])
+        self._answers.keep(validation.key, content, self.emit("validated", content))
+
+    def _advance_drain(self, now: float) -> None:
+        if self._drain is None:
+            return
+        drained = self._drain.step(self._verdict, self._last_contact(), now)
+        if drained is not None:
+            content = {"reason": drained.reason, "fault": drained.fault, "subject": drained.subject}
+            self.emit("drained_self", content)
+
+    def _keep_house(self, now: float) -> None:
+        self._housekeeping.done(now)
+        # Without results: checks that fell silent become unknown, information expires.
+        self._fold(())
+        if self._log.position != self._saved.position:
+            self._save()
+        self._count_misses()
+        self._notifier.status(f"{self._verdict.state.value}, {self._spool.depth} events wait for the controller")
+
+    def _count_misses(self) -> None:
+        try:
+            with open(self._hook_misses, "rb") as stream:
+                size = os.fstat(stream.fileno()).st_size
+                if size < self._misses_offset:
+                    self._misses_offset = 0
+                stream.seek(self._misses_offset)
+                text = stream.read(1 << 20)
+        except OSError:
+            return
+        self._misses += text.count(b"\n")
+        self._misses_offset += len(text)
+
+    def _feed(self, now: float) -> None:
+        if self._watchdog_s is not None and now >= self._fed_at + self._watchdog_s:
+            self._fed_at = now
+            self._notifier.watchdog()
+
+    def _save(self) -> None:
+        self._saved = State(memory=self._memory, position=self._log.position)
+        self._state_file.save(self._saved)
+
+    def _last_contact(self) -> float:
+        return time.monotonic() if self._reporter is None else self._reporter.last_contact
+
+    def _of(self, sensor: PolledSensor) -> list[CheckSettings]:
+        return [each for each in self._checks.values() if each.spec.reads is sensor.reads]
+
+    def _awaits(self, validation: Validation, sensor: PolledSensor) -> bool:
+        return any(each.spec.name in validation.awaited for each in self._of(sensor))
+
+    def _all_sensors(self) -> Iterable[PolledSensor]:
+        yield from self._sensors.values()
+        if self._write_sensor is not None:
+            yield self._write_sensor
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_write, b"\0")
+        except BlockingIOError:
+            # The pipe is full of earlier calls: the loop wakes anyway.
+            return
+
+    def _drain_wake(self) -> None:
+        try:
+            while os.read(self._wake_read, 4096):
+                pass
+        except BlockingIOError:
+            return
+
+
+def _outline(verdict: Verdict) -> str:
+    parts = [f"{s.finding.fault} on {s.finding.subject} ({s.finding.severity.word})" for s in verdict.findings]
+    parts += [f"{check} cannot tell ({why})" for check, why in verdict.unknown]
+    return "; ".join(parts) or "nothing is wrong"
