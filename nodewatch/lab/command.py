@@ -120,7 +120,7 @@ def logs(layout: Layout, where: str, unit: str | None, lines: int) -> NoReturn:
 
 
 @lab.command()
-@click.argument("fault", type=click.Choice(sorted(lab_inject.FAULTS)))
+@click.argument("fault", type=click.Choice(lab_inject.NODE_FAULTS + lab_inject.CLUSTER_FAULTS))
 @click.argument("node", required=False, default="")
 @click.option("--gpu", default=2, show_default=True, help="Which GPU of the node.")
 @click.pass_obj

@@ -13,6 +13,7 @@ from nodewatch.lab.layout import (
     AWS_ENVIRONMENT,
     CLOUD_NETNS,
     FIRST_NODE_ADDRESS,
+    HEAD_ADDRESS,
     INSTANCE_TYPE,
     LAUNCH_TEMPLATE,
     NODE_TAG,
@@ -74,10 +75,18 @@ def inside_cloud() -> Iterator[Api]:
         os.close(here)
 
 
+def addresses(shape: Shape) -> list[tuple[str, str]]:
+    """The first instances' node names and the private addresses that they are launched with."""
+    network = SUBNET.rsplit(".", 1)[0]
+    return [(name, f"{network}.{FIRST_NODE_ADDRESS + index}") for index, name in enumerate(shape.names)]
+
+
 def found_account(ec2: Api, shape: Shape) -> str:
     """Make the VPC, its subnet and the launch template; returns the subnet's id."""
     vpc = ec2.create_vpc(CidrBlock=SUBNET)["Vpc"]["VpcId"]
     subnet: str = ec2.create_subnet(VpcId=vpc, CidrBlock=SUBNET)["Subnet"]["SubnetId"]
+    # The head is no instance, but its address is taken: EC2 hands out the subnet's addresses in order.
+    ec2.create_network_interface(SubnetId=subnet, PrivateIpAddress=HEAD_ADDRESS)
     user_data = file_of("files/user-data").read_bytes()
     ec2.create_launch_template(
         LaunchTemplateName=LAUNCH_TEMPLATE,
@@ -88,13 +97,13 @@ def found_account(ec2: Api, shape: Shape) -> str:
             "TagSpecifications": [{"ResourceType": "instance", "Tags": [{"Key": "lab", "Value": "nodewatch"}]}],
         },
     )
-    for index, name in enumerate(shape.names):
+    for name, address in addresses(shape):
         ec2.run_instances(
             LaunchTemplate={"LaunchTemplateName": LAUNCH_TEMPLATE},
             MinCount=1,
             MaxCount=1,
             SubnetId=subnet,
-            PrivateIpAddress=SUBNET.rsplit(".", 1)[0] + f".{FIRST_NODE_ADDRESS + index}",
+            PrivateIpAddress=address,
             ClientToken=f"lab-up-{name}",
             TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": NODE_TAG, "Value": name}]}],
         )

@@ -9,11 +9,13 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -76,9 +78,8 @@ class Edge:
                 "InsufficientInstanceCapacity",
                 "We currently do not have sufficient capacity in the Availability Zone you requested.",
             )
-        if action == "RunInstances" and "SubnetId" not in request and "NetworkInterface.1.SubnetId" not in request:
-            if self._subnet.exists():
-                request = request | {"SubnetId": self._subnet.read_text().strip()}
+        if action != "StartInstances" and self._subnet.exists():
+            request = in_subnet(action, request, self._subnet.read_text().strip())
         answer = self._ask(environ, urlencode(request).encode())
         if token and answer[0].startswith("200"):
             self._answers[(action, token)] = (meaning, answer)
@@ -98,11 +99,22 @@ class Edge:
 
     def _tell(self, action: str, request: dict[str, str]) -> None:
         instances = [value for name, value in request.items() if name.startswith("InstanceId.")]
-        try:
+        # Nobody listens, or is slow to: the watcher also looks by itself every few seconds.
+        with suppress(OSError):
             self._teller.sendto(json.dumps({"action": action, "instances": instances}).encode(), str(self._events))
-        except OSError:
-            # Nobody listens, or is slow to: the watcher also looks by itself every few seconds.
-            pass
+
+
+def in_subnet(action: str, request: dict[str, str], subnet: str) -> dict[str, str]:
+    """The request, with the lab's subnet wherever it names none: moto does not take it from a launch template."""
+    if action == "RunInstances":
+        named = any(name == "SubnetId" or name.endswith(".SubnetId") for name in request)
+        return request if named else request | {"SubnetId": subnet}
+    wheres = {found.group(0) for name in request if (found := re.match(r"LaunchTemplateConfigs\.\d+\.", name))}
+    added: dict[str, str] = {}
+    for where in wheres:
+        overrides = {found.group(1) for name in request if (found := re.match(rf"{where}Overrides\.(\d+)\.", name))}
+        added |= {f"{where}Overrides.{number}.SubnetId": subnet for number in overrides or {"1"}}
+    return added | request
 
 
 def refusal(status: int, code: str, message: str) -> Answer:

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from nodewatch.lab import hardware
@@ -71,8 +72,6 @@ class Follower:
         os.close(self._pipe)
 
     def _write(self, record: bytes) -> None:
-        try:
+        # Full: like the kernel's ring the feed loses records rather than stop for a reader that is away.
+        with suppress(BlockingIOError):
             os.write(self._pipe, record)
-        except BlockingIOError:
-            # Full: like the kernel's ring the feed loses records rather than stop for a reader that is away.
-            pass

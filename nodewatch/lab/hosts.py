@@ -9,7 +9,7 @@ from nodewatch.lab.layout import CLOUD_ADDRESS, HEAD_ADDRESS
 
 
 def render_hosts(rows: Iterable[Instance]) -> str:
-    """Every name that resolves: a node's name points at the running instance that bears its tag, the newest if two do."""
+    """Every name that resolves: a node's points at the running instance that bears its tag, the newest if two do."""
     lines = ["127.0.0.1 localhost", f"{CLOUD_ADDRESS} cloud", f"{HEAD_ADDRESS} head"]
     bearer: dict[str, str] = {}
     for row in rows:

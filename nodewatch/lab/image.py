@@ -6,6 +6,7 @@ that a build cut short is never used.
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +37,7 @@ BASE_FILES = {
 }
 LAB_USER = "ada"
 LAB_USER_UID = 1000
-BASE_REVISION = "2"
+BASE_REVISION = "3"
 
 Say = Callable[[str], None]
 
@@ -64,6 +65,7 @@ def ensure_base(layout: Layout, find: Callable[[], str], say: Say) -> Path:
     mirror = find()
     say(f"building the base image ({SUITE}, once; about a minute)")
     with_temporary(image, lambda tree: _build_base(tree, mirror, layout.images / "build.log"))
+    _prune(image, "base-*")
     return image
 
 
@@ -87,6 +89,7 @@ def ensure_builder(layout: Layout, say: Say) -> Path:
             shutil.rmtree(tree / leftover, ignore_errors=True)
 
     with_temporary(image, build)
+    _prune(image, "builder-*")
     return image
 
 
@@ -116,6 +119,7 @@ def ensure_nvml(layout: Layout, say: Say) -> Path:
             shutil.rmtree(upper, ignore_errors=True)
 
     with_temporary(image, build)
+    _prune(image, "nvml-*")
     return image
 
 
@@ -191,6 +195,10 @@ def _build_base(tree: Path, mirror: str, log: Path) -> None:
     (tree / "fsx").mkdir()
     (tree / "etc/nodewatch").mkdir()
     (tree / "etc/slurm").mkdir(exist_ok=True)
+    # Names come from the hosts file alone: without this an unknown one is asked of a DNS server that is not there, and
+    # Slurm waits for it, five seconds a name.
+    nsswitch = tree / "etc/nsswitch.conf"
+    nsswitch.write_text(re.sub(r"(?m)^hosts:.*$", "hosts: files", nsswitch.read_text()))
     # Each machine draws its own id at its first boot; D-Bus's copy would make them all the same.
     (tree / "etc/machine-id").write_text("")
     for name in ("etc/resolv.conf", "etc/hostname", "var/lib/dbus/machine-id"):
@@ -200,6 +208,13 @@ def _build_base(tree: Path, mirror: str, log: Path) -> None:
     (tree / "var/lib/apt/lists").mkdir()
     for archive in (tree / "var/cache/apt").rglob("*.deb"):
         archive.unlink()
+
+
+def _prune(kept: Path, pattern: str) -> None:
+    """Remove the images that `kept` replaces: no recipe leads to them any more."""
+    for old in kept.parent.glob(pattern):
+        if old != kept:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _key(*parts: str) -> str:

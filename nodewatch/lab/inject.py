@@ -3,13 +3,13 @@
 import os
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from nodewatch.lab import hardware, machine, network
 from nodewatch.lab.errors import LabError
 from nodewatch.lab.layout import Layout
+from nodewatch.lab.plan import load
 from nodewatch.lab.process import run
 
 # The demo's batch script, as `lab up` puts it on /fsx.
@@ -26,9 +26,8 @@ class Injected:
     detail: str
 
 
-def gpu_lost(layout: Layout, node: str, gpu: int) -> str:
-    """The GPU falls off the bus: the driver's Xid 79, NVML that has lost it, and the death of a process that used it."""
-    target = _running(layout, node)
+def gpu_lost(layout: Layout, target: machine.Machine, gpu: int) -> str:
+    """The GPU falls off the bus: the driver's Xid 79, NVML that lost it, and the death of a process that used it."""
     bus = hardware.bus_id(gpu)
     _write(
         layout,
@@ -36,44 +35,38 @@ def gpu_lost(layout: Layout, node: str, gpu: int) -> str:
         [
             f"gpu {gpu} lost 1",
             f"kmsg 4 NVRM: GPU at PCI:{bus}: {hardware.gpu_uuid(target.ident, gpu)}",
-            f"kmsg 4 NVRM: Xid (PCI:{bus}:00.0): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.",
-            f"kmsg 4 NVRM: GPU {bus}:00.0: GPU has fallen off the bus.",
+            f"kmsg 4 NVRM: Xid (PCI:{bus}): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.",
+            f"kmsg 4 NVRM: GPU {bus}.0: GPU has fallen off the bus.",
         ],
     )
     victim = _kill_one_task(target)
     return f"GPU {gpu} at {bus}, " + (f"killed task process {victim}" if victim else "no job ran there")
 
 
-def node_crash(layout: Layout, node: str, gpu: int) -> str:
+def node_crash(target: machine.Machine) -> str:
     """The machine loses power: nothing in it runs, nothing answers at its address. EC2 still calls it running."""
-    target = _running(layout, node)
     # The cable first, or its peers see connections closed in good order.
     network.pull_cable(target.ident)
     machine.kill(target)
     return f"{target.ident} at {target.address}"
 
 
-def benign(layout: Layout, node: str, gpu: int) -> str:
+def benign(layout: Layout, target: machine.Machine, gpu: int) -> str:
     """A user's program makes the GPU raise Xid 13 and 31: its own fault, not the hardware's."""
-    target = _running(layout, node)
     bus = hardware.bus_id(gpu)
     whom = "pid='4242', name=python"
-    _write(
-        layout,
-        target,
-        [
-            f"kmsg 4 NVRM: Xid (PCI:{bus}:00.0): 13, {whom}, Graphics SM Warp Exception on (GPC 1, TPC 0, SM 0): "
-            "Out Of Range Address",
-            f"kmsg 4 NVRM: Xid (PCI:{bus}:00.0): 31, {whom}, Ch 00000008, intr 00000000. MMU Fault: ENGINE GRAPHICS "
-            "GPCCLIENT_T1_0 faulted @ 0x7f3c_1e400000. Fault is of type FAULT_PDE ACCESS_TYPE_VIRT_READ",
-        ],
-    )
+    access = "Graphics SM Warp Exception on (GPC 1, TPC 0, SM 0): Out Of Range Address"
+    fault = "Ch 00000008, intr 00000000. MMU Fault: ENGINE GRAPHICS GPCCLIENT_T1_0 faulted @ 0x7f3c_1e400000."
+    lines = [
+        f"kmsg 4 NVRM: Xid (PCI:{bus}): 13, {whom}, {access}",
+        f"kmsg 4 NVRM: Xid (PCI:{bus}): 31, {whom}, {fault} Fault is of type FAULT_PDE ACCESS_TYPE_VIRT_READ",
+    ]
+    _write(layout, target, lines)
     return f"Xid 13 and 31 on GPU {gpu}"
 
 
-def garbage(layout: Layout, node: str, gpu: int) -> str:
+def garbage(layout: Layout, target: machine.Machine) -> str:
     """The kernel log carries records that are not text, or not records."""
-    target = _running(layout, node)
     records = [
         b"4,9001,1,-;NVRM: Xid (PCI:\xff\xfe\x00\xc3\x28): 7\xf09, pid=\n",
         b"\xde\xad\xbe\xef without any header\n",
@@ -83,21 +76,19 @@ def garbage(layout: Layout, node: str, gpu: int) -> str:
     return f"{len(records)} records"
 
 
-def no_capacity(layout: Layout, node: str, gpu: int) -> str:
+def no_capacity(layout: Layout) -> str:
     """EC2 refuses every launch with InsufficientInstanceCapacity."""
-    _require_cloud(layout)
     layout.no_capacity.touch()
     return "launches are refused until lab inject capacity-back"
 
 
-def capacity_back(layout: Layout, node: str, gpu: int) -> str:
+def capacity_back(layout: Layout) -> str:
     """EC2 has capacity again."""
-    _require_cloud(layout)
     layout.no_capacity.unlink(missing_ok=True)
     return "launches succeed again"
 
 
-def user_bug(layout: Layout, node: str, gpu: int) -> str:
+def user_bug(layout: Layout) -> str:
     """A job whose own program raises, on clean hardware."""
     head = _running(layout, "head")
     if run(machine.entering(head, ["test", "-e", PRETRAIN]), deadline_s=10, check=False).code != 0:
@@ -109,38 +100,41 @@ def user_bug(layout: Layout, node: str, gpu: int) -> str:
     return f"job {done.out.strip()}"
 
 
-# What can be injected, and whether it is done to one node.
-FAULTS: dict[str, tuple[Callable[[Layout, str, int], str], bool]] = {
-    "gpu-lost": (gpu_lost, True),
-    "node-crash": (node_crash, True),
-    "benign": (benign, True),
-    "garbage": (garbage, True),
-    "user-bug": (user_bug, False),
-    "no-capacity": (no_capacity, False),
-    "capacity-back": (capacity_back, False),
-}
+NODE_FAULTS = ("gpu-lost", "node-crash", "benign", "garbage")
+CLUSTER_FAULTS = ("no-capacity", "capacity-back", "user-bug")
 
 
 def inject(layout: Layout, fault: str, node: str, gpu: int) -> Injected:
     """Do it. `t` is when it began: what is measured starts before the first symptom."""
-    act, wants_node = FAULTS[fault]
-    if wants_node and not node:
+    load(layout)
+    if fault in NODE_FAULTS and not node:
         raise LabError(f"{fault} is done to a node: lab inject {fault} NODE")
     began = time.time()
-    return Injected(t=began, fault=fault, node=node, detail=act(layout, node, gpu))
+    match fault:
+        case "gpu-lost":
+            detail = gpu_lost(layout, _running(layout, node), gpu)
+        case "node-crash":
+            detail = node_crash(_running(layout, node))
+        case "benign":
+            detail = benign(layout, _running(layout, node), gpu)
+        case "garbage":
+            detail = garbage(layout, _running(layout, node))
+        case "no-capacity":
+            detail = no_capacity(layout)
+        case "capacity-back":
+            detail = capacity_back(layout)
+        case "user-bug":
+            detail = user_bug(layout)
+        case _:
+            raise LabError(f"there is no fault {fault}: choose from {', '.join(NODE_FAULTS + CLUSTER_FAULTS)}")
+    return Injected(t=began, fault=fault, node=node, detail=detail)
 
 
 def _running(layout: Layout, node: str) -> machine.Machine:
-    _require_cloud(layout)
     target = machine.find(layout, node)
     if machine.init_pid(target) is None:
         raise LabError(f"{node} ({target.ident}) is not running: a fault needs a machine that runs")
     return target
-
-
-def _require_cloud(layout: Layout) -> None:
-    if not layout.plan_file.exists():
-        raise LabError("the lab is not up: run lab up first")
 
 
 def _write(layout: Layout, target: machine.Machine, lines: list[str]) -> None:

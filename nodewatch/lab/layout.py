@@ -101,7 +101,9 @@ def layout_from(option: str | None) -> Layout:
         chosen = Path.cwd() / chosen
     if any(sign in str(chosen) for sign in ":,\\ \t\n"):
         # Overlay options and nspawn's --bind split at these.
-        raise LabError(f"the state directory {chosen} has a space, colon, comma or backslash in its name: choose another")
+        raise LabError(
+            f"the state directory {chosen} has a space, colon, comma or backslash in its name: choose one without"
+        )
     return Layout(root=chosen)
 
 

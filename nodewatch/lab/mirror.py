@@ -65,9 +65,9 @@ def debian_archive(sources: Iterable[Source], os_release: str) -> str | None:
         return None
     names = {"stable", "testing", "unstable", "sid", facts.get("VERSION_CODENAME", "").strip('"')} - {""}
     for source in sources:
-        if source.uri.startswith(("http://", "https://", "file:")) and "main" in source.components:
-            if names.intersection(source.suites):
-                return source.uri.rstrip("/")
+        reachable = source.uri.startswith(("http://", "https://", "file:"))
+        if reachable and "main" in source.components and names.intersection(source.suites):
+            return source.uri.rstrip("/")
     return None
 
 

@@ -1,4 +1,4 @@
-"""The cloud's network: a bridge in a namespace of its own and one namespace a machine. The host's own is not touched."""
+"""The cloud's network: a bridge in a namespace of its own and one a machine. The host's own is not touched."""
 
 import os
 from pathlib import Path

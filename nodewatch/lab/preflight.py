@@ -92,8 +92,9 @@ def require_namespaces(layout: Layout) -> None:
         raise LabError(
             f"the kernel refuses an overlay in {layout.root}: choose a directory on ext4 or xfs with --state-dir"
         )
+    reason = done.err.strip().splitlines()[-1] if done.err.strip() else "no reason given"
     refused = "mounting cgroup2" if what == "cgroup2" else "new namespaces"
     raise LabError(
-        f"this host refuses {refused} ({done.err.strip().splitlines()[-1] if done.err.strip() else 'no reason given'}): "
+        f"this host refuses {refused} ({reason}): "
         "the lab needs a machine, a VM or a fully privileged container with nested namespaces"
     )

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,22 +34,20 @@ def run(
     Raises LabError when it cannot be started, does not end in time, or (with `check`) exits non-zero.
     """
     words = [str(word) for word in argv]
-    sink = open(log, "ab") if log else subprocess.PIPE
-    try:
-        child = subprocess.Popen(
-            words,
-            stdin=subprocess.PIPE if stdin_text is not None else subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT if log else subprocess.PIPE,
-            env=None if env is None else dict(env),
-            # A group of its own: past the deadline the grandchildren have to go too, or they hold the pipes open.
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise LabError(f"{words[0]} could not be started: {error.strerror}") from error
-    finally:
-        if not isinstance(sink, int):
-            sink.close()
+    with ExitStack() as stack:
+        sink = stack.enter_context(open(log, "ab")) if log else subprocess.PIPE
+        try:
+            child = subprocess.Popen(
+                words,
+                stdin=subprocess.PIPE if stdin_text is not None else subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT if log else subprocess.PIPE,
+                env=None if env is None else dict(env),
+                # A group of its own: past the deadline the grandchildren have to go too, or they hold the pipes open.
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise LabError(f"{words[0]} could not be started: {error.strerror}") from error
     try:
         out, err = child.communicate(stdin_text.encode() if stdin_text is not None else None, timeout=deadline_s)
     except subprocess.TimeoutExpired:
@@ -78,10 +77,8 @@ def tail(path: Path, lines: int = 6) -> str:
 
 
 def _end_group(child: subprocess.Popen[bytes]) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     child.wait()
 
 

@@ -9,8 +9,6 @@ from nodewatch.lab.layout import HEAD_ADDRESS, Layout
 from nodewatch.lab.plan import load
 from nodewatch.lab.process import run
 
-EC2_DEADLINE_NOTE = "EC2 does not answer"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus:
@@ -30,16 +28,14 @@ def slurm_nodes(layout: Layout) -> list[NodeStatus]:
     """Slurm's nodes, or none while slurmctld does not answer."""
     try:
         head = machine.find(layout, "head")
-        done = run(
-            machine.entering(head, ["sinfo", "--noheader", "-N", "-o", "%N|%T|%E"]), deadline_s=10, check=False
-        )
+        done = run(machine.entering(head, ["sinfo", "--noheader", "-N", "-o", "%N|%T|%E"]), deadline_s=10, check=False)
     except LabError:
         return []
     if done.code != 0:
         return []
     nodes = []
     for line in done.out.splitlines():
-        name, state, reason = (line.split("|", 2) + ["", ""])[:3]
+        name, state, reason = [*line.split("|", 2), "", ""][:3]
         nodes.append(NodeStatus(name=name, state=state, reason="" if reason == "none" else reason))
     return nodes
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nodewatch
 from nodewatch.lab import image, machine, network, preflight, product, status
-from nodewatch.lab.ec2 import Instance
+from nodewatch.lab.ec2 import Instance, addresses
 from nodewatch.lab.errors import LabError
 from nodewatch.lab.hosts import write_hosts
 from nodewatch.lab.layout import CLOUD_NETNS, MARK_VARIABLE, Layout
@@ -110,8 +110,8 @@ def _prepare_run(layout: Layout, shape: Shape, layers: list[Path], binds: list[s
     layout.munge_key.chmod(0o400)
     write_slurm_config(layout, shape)
     write_nodewatch_config(layout, shape)
-    no_rows: list[Instance] = []
-    write_hosts(layout.hosts, no_rows)
+    # The names that the cloud is about to give out: slurmctld, which boots first, looks all of them up at once.
+    write_hosts(layout.hosts, [Instance(ident="", state="pending", address=a, node=n) for n, a in addresses(shape)])
     copy_training_code(layout, checkout())
     save(
         layout,
