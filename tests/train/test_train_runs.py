@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Run, StartRun, progress
+from live_run import Run, StartRun, progress
 from nodewatch_train import manifest
 from nodewatch_train.signals import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TRAIN, progress
+from live_run import TRAIN, progress
 
 SCRIPT = TRAIN / "sbatch" / "pretrain.sbatch"
 

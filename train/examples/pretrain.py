@@ -42,7 +42,7 @@ from torch import nn
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """The model's dimensions: about 430,000 parameters."""
+    """The model's dimensions: about 390,000 parameters."""
 
     vocabulary: int = 256
     context: int = 64
