@@ -1,1 +1,1 @@
-"""The only importers of libraries that speak to other systems."""
+"""The only importers of what belongs to others: Slurm's commands, boto3, libmunge. Errors are translated here."""

@@ -92,7 +92,9 @@ def _make_client(deadline_s: float) -> Any:
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
     except ImportError as error:
-        raise Ec2Error("boto3 is not installed: install the package nodewatch-controller, or `pip install boto3`") from error
+        raise Ec2Error(
+            "boto3 is not installed: install the package nodewatch-controller, or `pip install boto3`"
+        ) from error
     try:
         return boto3.client(
             "ec2",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -70,13 +71,16 @@ class Engine:
         ec2: Ec2Client | None,
         rules: Rules,
         clock: Callable[[], float],
-        reach: Callable[[str, str], bool] = lambda node, address: True,
+        reach: Callable[[str, str], bool] = lambda _node, _address: True,
         ec2_period_s: float = 10.0,
     ) -> None:
         """`past` is the journal so far. `reach(node, address)` tells whether any of the node's ports answers now.
 
         `ec2_period_s` is how long a picture of EC2 serves: its API is throttled, Slurm's is not.
         """
+        # Agents' messages arrive on threads of their own; a record and what is learnt from it belong together. The lock is
+        # never held while Slurm or EC2 are asked, so that a slow slurmctld does not keep agents waiting.
+        self._lock = threading.RLock()
         self._journal = journal
         self._slurm = slurm
         self._ec2 = ec2
@@ -121,6 +125,16 @@ class Engine:
             "boot_id": str(message.get("boot_id", "")),
             "instance_id": str(message.get("instance_id", "")),
         }
+        with self._lock:
+            return self._take(node, identity, verdict, events)
+
+    def _take(
+        self,
+        node: str,
+        identity: Mapping[str, str],
+        verdict: Verdict | None,
+        events: list[tuple[str, str, dict[str, Any]]],
+    ) -> tuple[list[str], list[dict[str, str]], bool]:
         now = self._clock()
         before = self._agents.get(node)
         if before is not None and self._is_stale(node, identity["instance_id"]):
@@ -133,9 +147,14 @@ class Engine:
             instance_id=identity["instance_id"],
             verdict=verdict if verdict is not None or before is None else before.verdict,
         )
-        fresh = before is None or before.verdict is None or (before.boot_id, before.instance_id) != (
-            identity["boot_id"],
-            identity["instance_id"],
+        fresh = (
+            before is None
+            or before.verdict is None
+            or (before.boot_id, before.instance_id)
+            != (
+                identity["boot_id"],
+                identity["instance_id"],
+            )
         )
         accepted = []
         for event_id, kind, data in events:
@@ -179,10 +198,11 @@ class Engine:
 
     def note(self, kind: str, data: Mapping[str, Any]) -> Record:
         """Write one record and learn from it. Raises JournalError; nothing is learnt then."""
-        record = self._journal.append(self._clock(), kind, data)
-        self.ledger = fold(self.ledger, (record,))
-        self.story.append(record)
-        return record
+        with self._lock:
+            record = self._journal.append(self._clock(), kind, data)
+            self.ledger = fold(self.ledger, (record,))
+            self.story.append(record)
+            return record
 
     # -- below --------------------------------------------------------------------------------------------------------
 
@@ -207,7 +227,9 @@ class Engine:
         except NodewatchError as error:
             nodes, jobs, slurm_error = {}, {}, str(error)
         self._read_ec2(now)
-        silent = [view for _, view in sorted(self._agents.items()) if is_silent(view, self.rules, now)]
+        with self._lock:
+            agents = dict(self._agents)
+        silent = [view for _, view in sorted(agents.items()) if is_silent(view, self.rules, now)]
         unreachable = {
             view.node for view in silent if view.node in nodes and not self._reach(view.node, nodes[view.node].address)
         }
@@ -216,7 +238,7 @@ class Engine:
             nodes=nodes,
             jobs=jobs,
             instances=self._instances,
-            agents=dict(self._agents),
+            agents=agents,
             unreachable=frozenset(unreachable),
             slurm_error=slurm_error,
             ec2_error=self._ec2_error,
@@ -264,7 +286,9 @@ class Engine:
         except NodewatchError as error:
             _log.warning("%s failed: %s", act.describe(action), error)
             self._count(f"{word}_failed")
-            self.note("failed", {"key": action.key, "error": str(error), "is_capacity": isinstance(error, CapacityError)})
+            self.note(
+                "failed", {"key": action.key, "error": str(error), "is_capacity": isinstance(error, CapacityError)}
+            )
             return
         _log.info("%s", act.describe(action))
         self._count(word)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,7 +137,7 @@ Action = (
     | ReturnToService
 )
 
-_KINDS: dict[str, type[Action]] = {
+_KINDS: dict[str, Callable[..., Action]] = {
     "drain": Drain,
     "mark_down": MarkDown,
     "hold_spare": HoldSpare,
@@ -151,7 +151,7 @@ _KINDS: dict[str, type[Action]] = {
     "repoint": Repoint,
     "return_to_service": ReturnToService,
 }
-_WORDS = {kind: word for word, kind in _KINDS.items()}
+_WORDS: dict[Any, str] = {kind: word for word, kind in _KINDS.items()}
 
 DESTRUCTIVE = (MarkDown, Reboot, Terminate)
 """Actions that end whatever runs on the node."""
@@ -170,8 +170,10 @@ def to_json(action: Action) -> dict[str, Any]:
 def from_json(data: Mapping[str, Any]) -> Action:
     """The inverse of `to_json`. Raises KeyError or TypeError when `data` is not one."""
     kind = _KINDS[data["action"]]
-    names = {field.name for field in dataclasses.fields(kind)}
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name in names}
+    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name in names
+    }
     return kind(**values)
 
 

@@ -15,7 +15,9 @@ SPARE_REASON = "nodewatch: spare"
 
 _BUSY_FLAGS = frozenset({"ALLOCATED", "MIXED", "COMPLETING"})
 _OUT_FLAGS = frozenset({"DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING"})
-_ACTIVE_JOB_STATES = frozenset({"RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "STOPPED"})
+_ACTIVE_JOB_STATES = frozenset(
+    {"RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "STOPPED"}
+)
 _FAILED_JOB_STATES = frozenset({"FAILED", "NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAILED", "OUT_OF_MEMORY"})
 
 
@@ -89,7 +91,9 @@ class SlurmNode:
     @property
     def _is_given_up_by_slurm(self) -> bool:
         # slurmctld's own words for a node that went away; nobody decided it, so a repair may take over.
-        return not self.is_out and (self.reason == "" or self.reason.startswith(("Not responding", "Node unexpectedly")))
+        return not self.is_out and (
+            self.reason == "" or self.reason.startswith(("Not responding", "Node unexpectedly"))
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

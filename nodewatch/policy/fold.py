@@ -69,8 +69,10 @@ def _job_started(ledger: Ledger, record: Record) -> Ledger:
         return ledger
     known = ledger.jobs.get(job_id)
     # A job id is used again after a slurmctld wiped its state: run 0 is always a new job.
-    before = known if known is not None and restart > 0 else MarkedJob(
-        job_id=job_id, budget=str(budget), restart_count=0, nodes=(), started_at=0.0
+    before = (
+        known
+        if known is not None and restart > 0
+        else MarkedJob(job_id=job_id, budget=str(budget), restart_count=0, nodes=(), started_at=0.0)
     )
     job = dataclasses.replace(
         before,

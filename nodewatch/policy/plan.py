@@ -102,7 +102,13 @@ def _update_open(cases: dict[str, Case], faults: Faults, rules: Rules) -> None:
 
 
 def _open_new(
-    cases: dict[str, Case], faults: Faults, snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float, held: list[Held]
+    cases: dict[str, Case],
+    faults: Faults,
+    snapshot: Snapshot,
+    ledger: Ledger,
+    rules: Rules,
+    now: float,
+    held: list[Held],
 ) -> None:
     known = {(case.node, case.family) for case in cases.values()}
     # A machine under repair is expected to be silent; the repair has deadlines of its own.

@@ -113,9 +113,7 @@ def _draining(case: Case, scene: Scene) -> StepOutcome:
             held.append(f"no healthy spare in group {group.name}: jobs of {case.node} wait for its replacement")
     spare_node = scene.snapshot.nodes.get(case.spare)
     if spare_node is not None and spare_node.is_spare:
-        wanted.append(
-            act.ReleaseSpare(key=key_of(case, "spare", case.spare), node=case.spare, stands_in_for=case.node)
-        )
+        wanted.append(act.ReleaseSpare(key=key_of(case, "spare", case.spare), node=case.spare, stands_in_for=case.node))
     actions = tuple(a for a in wanted if due(a, scene.ledger, scene.rules, scene.now))
     held += [why for a in wanted if (why := blocked(a.key, scene.ledger, scene.rules, scene.now))]
     if actions:
@@ -221,7 +219,9 @@ def _terminate_old(case: Case, scene: Scene) -> act.Terminate | None:
     instance = scene.snapshot.instances.get(case.old_instance)
     if instance is not None and not instance.is_alive:
         return None
-    return act.Terminate(key=key_of(case, "terminate", case.old_instance), node=case.node, instance_id=case.old_instance)
+    return act.Terminate(
+        key=key_of(case, "terminate", case.old_instance), node=case.node, instance_id=case.old_instance
+    )
 
 
 def _validating(case: Case, scene: Scene) -> StepOutcome:

@@ -50,7 +50,9 @@ def blamed(job: MarkedJob, cases: Sequence[Case], rules: Rules, now: float) -> C
     return None
 
 
-def decide(job: MarkedJob, cases: Sequence[Case], snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> JobDecision:
+def decide(
+    job: MarkedJob, cases: Sequence[Case], snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float
+) -> JobDecision:
     """What follows for `job` now. `cases` are those that may explain it, admitted ones first."""
     seen = snapshot.jobs.get(job.job_id)
     if seen is not None and seen.is_pending:

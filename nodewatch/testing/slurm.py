@@ -21,8 +21,8 @@ class FakeSlurm:
     def __init__(self, clock: Callable[[], float], partition: str = "train") -> None:
         self._clock = clock
         self._partition = partition
-        self._nodes: dict[str, SlurmNode] = {}
-        self._jobs: dict[int, SlurmJob] = {}
+        self.node_table: dict[str, SlurmNode] = {}
+        self.job_table: dict[int, SlurmJob] = {}
         self._sizes: dict[int, int] = {}
         self._next_job = 1
         self.outage = False
@@ -37,7 +37,7 @@ class FakeSlurm:
 
     def add_node(self, name: str, address: str) -> None:
         """An idle node."""
-        self._nodes[name] = SlurmNode(
+        self.node_table[name] = SlurmNode(
             name=name, address=address, states=frozenset({"IDLE"}), partitions=(self._partition,)
         )
 
@@ -46,7 +46,7 @@ class FakeSlurm:
         job_id = self._next_job
         self._next_job += 1
         self._sizes[job_id] = nodes
-        self._jobs[job_id] = SlurmJob(
+        self.job_table[job_id] = SlurmJob(
             job_id=job_id,
             states=frozenset({"PENDING"}),
             partition=self._partition,
@@ -64,15 +64,15 @@ class FakeSlurm:
 
     def set_responding(self, node: str, responding: bool) -> None:
         """Whether slurmd answers."""
-        known = self._nodes[node]
+        known = self.node_table[node]
         states = known.states - {"NOT_RESPONDING"} if responding else known.states | {"NOT_RESPONDING"}
-        self._nodes[node] = dataclasses.replace(known, states=states)
+        self.node_table[node] = dataclasses.replace(known, states=states)
 
     def end_job(self, job_id: int, state: str, exit_code: int) -> None:
         """A running job ends by itself."""
-        job = self._jobs[job_id]
+        job = self.job_table[job_id]
         self.ended.append((job_id, job.restart_count, f"{exit_code}:0"))
-        self._jobs[job_id] = dataclasses.replace(
+        self.job_table[job_id] = dataclasses.replace(
             job, states=frozenset({state}), exit_code=exit_code, ended_at=self._clock()
         )
         self._release(job)
@@ -80,23 +80,25 @@ class FakeSlurm:
     def schedule(self) -> None:
         """Start what can start, by priority."""
         now = self._clock()
-        pending = sorted((j for j in self._jobs.values() if j.is_pending), key=lambda j: (-j.priority, j.job_id))
+        pending = sorted((j for j in self.job_table.values() if j.is_pending), key=lambda j: (-j.priority, j.job_id))
         for job in pending:
             if job.begins_at is not None and job.begins_at > now:
                 continue
             free = [
-                name for name, node in sorted(self._nodes.items()) if node.is_idle and name not in job.excluded_nodes
+                name
+                for name, node in sorted(self.node_table.items())
+                if node.is_idle and name not in job.excluded_nodes
             ]
             size = self._sizes[job.job_id]
             if len(free) < size:
                 continue
             nodes = tuple(free[:size])
             for name in nodes:
-                self._nodes[name] = dataclasses.replace(
-                    self._nodes[name], states=(self._nodes[name].states - {"IDLE"}) | {"ALLOCATED"}
+                self.node_table[name] = dataclasses.replace(
+                    self.node_table[name], states=(self.node_table[name].states - {"IDLE"}) | {"ALLOCATED"}
                 )
             restart = job.restart_count
-            self._jobs[job.job_id] = dataclasses.replace(
+            self.job_table[job.job_id] = dataclasses.replace(
                 job, states=frozenset({"RUNNING"}), nodes=nodes, started_at=now, ended_at=None, begins_at=None
             )
             self.started.append((job.job_id, restart, nodes))
@@ -106,12 +108,12 @@ class FakeSlurm:
     def nodes(self) -> Mapping[str, SlurmNode]:
         """See controller.engine.SlurmClient."""
         self._call("nodes")
-        return dict(self._nodes)
+        return dict(self.node_table)
 
     def jobs(self) -> Mapping[int, SlurmJob]:
         """See controller.engine.SlurmClient."""
         self._call("jobs")
-        return dict(self._jobs)
+        return dict(self.job_table)
 
     def drain(self, node: str, reason: str) -> None:
         """See effects.perform.SlurmControl."""
@@ -122,7 +124,7 @@ class FakeSlurm:
         """See effects.perform.SlurmControl."""
         self._call(f"down {node}")
         self._set(node, {"DOWN"}, reason)
-        for job in [j for j in self._jobs.values() if j.is_running and node in j.nodes]:
+        for job in [j for j in self.job_table.values() if j.is_running and node in j.nodes]:
             self.ended.append((job.job_id, job.restart_count, "0:0"))
             self._back_to_queue(job)
 
@@ -134,7 +136,7 @@ class FakeSlurm:
     def set_address(self, node: str, address: str) -> None:
         """See effects.perform.SlurmControl."""
         self._call(f"address {node} {address}")
-        self._nodes[node] = dataclasses.replace(self._nodes[node], address=address)
+        self.node_table[node] = dataclasses.replace(self.node_table[node], address=address)
 
     def reboot(self, node: str, reason: str) -> None:
         """See effects.perform.SlurmControl."""
@@ -144,7 +146,7 @@ class FakeSlurm:
     def requeue(self, job_id: int) -> None:
         """See effects.perform.SlurmControl."""
         self._call(f"requeue {job_id}")
-        job = self._jobs.get(job_id)
+        job = self.job_table.get(job_id)
         if job is None:
             raise SlurmError(f"`scontrol requeue {job_id}` failed: Invalid job id specified")
         if job.is_pending:
@@ -156,15 +158,15 @@ class FakeSlurm:
     def expedite(self, job_id: int, *, priority: int, exclude: Sequence[str], comment: str) -> None:
         """See effects.perform.SlurmControl."""
         self._call(f"expedite {job_id}")
-        job = self._jobs[job_id]
-        self._jobs[job_id] = dataclasses.replace(
+        job = self.job_table[job_id]
+        self.job_table[job_id] = dataclasses.replace(
             job, begins_at=None, priority=priority, excluded_nodes=tuple(exclude), comment=comment
         )
 
     def comment(self, job_id: int, text: str) -> None:
         """See effects.perform.SlurmControl."""
         self._call(f"comment {job_id}")
-        self._jobs[job_id] = dataclasses.replace(self._jobs[job_id], comment=text)
+        self.job_table[job_id] = dataclasses.replace(self.job_table[job_id], comment=text)
 
     # -- below --------------------------------------------------------------------------------------------------------
 
@@ -178,22 +180,22 @@ class FakeSlurm:
             self.calls.append(what)
 
     def _set(self, node: str, flags: set[str], reason: str) -> None:
-        known = self._nodes[node]
+        known = self.node_table[node]
         states = known.states | flags
         if "DOWN" in flags:
             states = states - {"IDLE", "ALLOCATED"}
-        self._nodes[node] = dataclasses.replace(known, states=states, reason=reason)
+        self.node_table[node] = dataclasses.replace(known, states=states, reason=reason)
 
     def _resume(self, node: str) -> None:
-        known = self._nodes[node]
+        known = self.node_table[node]
         states = known.states - {"DRAIN", "DOWN", "FAIL", "REBOOT_ISSUED"}
-        busy = any(job.is_running and node in job.nodes for job in self._jobs.values())
+        busy = any(job.is_running and node in job.nodes for job in self.job_table.values())
         states = (states - {"IDLE", "ALLOCATED"}) | {"ALLOCATED" if busy else "IDLE"}
-        self._nodes[node] = dataclasses.replace(known, states=states, reason="")
+        self.node_table[node] = dataclasses.replace(known, states=states, reason="")
 
     def _back_to_queue(self, job: SlurmJob) -> None:
         self._release(job)
-        self._jobs[job.job_id] = dataclasses.replace(
+        self.job_table[job.job_id] = dataclasses.replace(
             job,
             states=frozenset({"PENDING"}),
             nodes=(),
@@ -203,6 +205,6 @@ class FakeSlurm:
 
     def _release(self, job: SlurmJob) -> None:
         for name in job.nodes:
-            node = self._nodes[name]
+            node = self.node_table[name]
             if "ALLOCATED" in node.states:
-                self._nodes[name] = dataclasses.replace(node, states=(node.states - {"ALLOCATED"}) | {"IDLE"})
+                self.node_table[name] = dataclasses.replace(node, states=(node.states - {"ALLOCATED"}) | {"IDLE"})

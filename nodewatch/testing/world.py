@@ -119,9 +119,7 @@ class World:
         for name in names:
             instance = self.ec2.add(name)
             self.slurm.add_node(name, instance.private_ip)
-            self._machines[name] = Machine(
-                world=self, name=name, instance_id=instance.instance_id, since=self.clock()
-            )
+            self._machines[name] = Machine(world=self, name=name, instance_id=instance.instance_id, since=self.clock())
         self.engine = self._engine()
         self.drop_events = False
 
@@ -167,11 +165,11 @@ class World:
 
     def slurm_node(self, name: str) -> SlurmNode:
         """Slurm's view of a node, read past every outage."""
-        return self.slurm._nodes[name]
+        return self.slurm.node_table[name]
 
     def job(self, job_id: int) -> SlurmJob:
         """Slurm's view of a job, read past every outage."""
-        return self.slurm._jobs[job_id]
+        return self.slurm.job_table[job_id]
 
     def cases(self, node: str) -> list[Case]:
         """All cases of a node, oldest first."""
@@ -210,7 +208,7 @@ class World:
                 assert record.data["key"] in intended, f"{record.data['key']} was done without being announced"
 
     def _check_owned_only(self) -> None:
-        for name, node in self.slurm._nodes.items():
+        for name, node in self.slurm.node_table.items():
             if node.reason and not node.reason.startswith(OWNED_PREFIX):
                 verbs = [c for c in self.slurm.calls if c == f"resume {name}" or c == f"reboot {name}"]
                 assert not verbs, f"{name} is drained by somebody else ({node.reason}) and was touched: {verbs}"
@@ -262,12 +260,12 @@ class World:
             if machine.boots_at and not machine.alive and self.clock() >= machine.boots_at:
                 machine.alive, machine.boots_at = True, 0.0
                 self.slurm.set_responding(name, True)
-            node = self.slurm._nodes[name]
+            node = self.slurm.node_table[name]
             if "REBOOT_ISSUED" in node.states and machine.alive and not node.is_busy:
                 machine.alive, machine.boot, machine.boots_at = False, machine.boot + 1, self.clock() + self.boot_s
                 machine.findings = machine.findings if self.survives_reboot else ()
                 machine.since = self.clock()
-                self.slurm._nodes[name] = dataclasses.replace(node, states=node.states - {"REBOOT_ISSUED"})
+                self.slurm.node_table[name] = dataclasses.replace(node, states=node.states - {"REBOOT_ISSUED"})
                 self.slurm.set_responding(name, False)
 
     next_deep_checks: bool | None = True

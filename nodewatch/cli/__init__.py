@@ -1,0 +1,5 @@
+"""The command `nodewatch`: one file a subcommand."""
+
+from nodewatch.cli.root import main
+
+__all__ = ["main"]

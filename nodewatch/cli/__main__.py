@@ -1,0 +1,5 @@
+"""`python -m nodewatch.cli`."""
+
+from nodewatch.cli import main
+
+main()

@@ -1,0 +1,62 @@
+"""The command group. Subcommands are imported when they are called, so that `status` does not wait for what `lab` needs."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+
+import click
+
+from nodewatch import __version__
+from nodewatch.errors import NodewatchError
+
+_COMMANDS = {
+    "status": ("nodewatch.cli.status", "status"),
+    "explain": ("nodewatch.cli.explain", "explain"),
+    "doctor": ("nodewatch.cli.doctor", "doctor"),
+    "lab": ("nodewatch.lab.command", "lab"),
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        # The rehearsal cluster is not part of the packages that go to nodes.
+        return [name for name, (module, _) in _COMMANDS.items() if name != "lab" or _is_there(module)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module, attribute = _COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="nodewatch")
+def root() -> None:
+    """A Slurm training cluster that heals itself: what it sees, what it does, and why.
+
+    \b
+    nodewatch status              the cluster, its cases and its marked jobs
+    nodewatch explain n2          what happened to a node, and why
+    nodewatch explain 17          what happened to a job, and why
+    nodewatch lab up              a rehearsal cluster on this machine
+    """
+
+
+def main() -> None:
+    """Run the command; our own errors are one sentence and exit code 2."""
+    try:
+        root.main(prog_name="nodewatch", standalone_mode=True)
+    except NodewatchError as error:
+        click.echo(f"nodewatch: {error}", err=True)
+        sys.exit(2)

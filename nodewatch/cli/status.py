@@ -1,0 +1,63 @@
+"""`nodewatch status`: the cluster at a glance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nodewatch.cli.ask import DEFAULT_SOCKET, ask
+from nodewatch.cli.table import table
+
+
+@click.command(epilog="Exit code: 0 nothing is wrong, 1 something is, 2 the controller could not be asked.")
+@click.option("--json", "as_json", is_flag=True, help="The same as one JSON object.")
+@click.option("--socket", type=click.Path(path_type=Path), default=DEFAULT_SOCKET, show_default=True)
+@click.pass_context
+def status(ctx: click.Context, as_json: bool, socket: Path) -> None:
+    """Nodes with their health and repairs, marked jobs, and what is held back and why."""
+    answer = ask(socket, {"ask": "status"})
+    click.echo(json.dumps(answer) if as_json else render(answer))
+    is_wrong = answer["slurm_error"] or answer["ec2_error"] or any(node["cases"] for node in answer["nodes"])
+    ctx.exit(1 if is_wrong else 0)
+
+
+def render(answer: Mapping[str, Any]) -> str:
+    """The answer as text."""
+    parts = [f"mode {answer['mode']}" + (", paused" if answer["paused"] else "")]
+    parts += [f"SLURM UNREADABLE: {answer['slurm_error']}"] if answer["slurm_error"] else []
+    parts += [f"EC2 UNREADABLE: {answer['ec2_error']}"] if answer["ec2_error"] else []
+    parts += [f"set-up: {problem}" for problem in answer["problems"]]
+    rows = [
+        (
+            node["node"],
+            "+".join(node["slurm"] or ["not in Slurm"]).lower() + (" (spare)" if node["is_spare"] else ""),
+            node["health"],
+            node["instance"] or "-",
+            ", ".join(f"{case['rung']}: {case['step'].replace('_', ' ')}" for case in node["cases"]) or "-",
+            node["finding"] or "-",
+        )
+        for node in answer["nodes"]
+    ]
+    parts += ["", table(("NODE", "SLURM", "HEALTH", "INSTANCE", "REPAIR", "FINDING"), rows)]
+    if answer["jobs"]:
+        rows = [
+            (
+                str(job["job"]),
+                job["user"] or "-",
+                "+".join(job["states"]).lower() or "gone",
+                ",".join(job["nodes"]) or "-",
+                f"{job['restarts']} of {job['restarts_allowed']}",
+                job["judged"] or "-",
+            )
+            for job in answer["jobs"]
+        ]
+        parts += ["", table(("JOB", "USER", "STATE", "NODES", "RESTARTS", "LAST INTERRUPTION"), rows)]
+    held = [(node["node"], why) for node in answer["nodes"] for why in node["held"]]
+    held += [(f"job {job['job']}", why) for job in answer["jobs"] for why in job["held"]]
+    if held:
+        parts += ["", table(("HELD BACK", "WHY"), held)]
+    return "\n".join(parts)

@@ -1,0 +1,86 @@
+"""What can be set in controller.toml, with the defaults; the text below each field is its documentation."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nodewatch.config.load import load
+from nodewatch.errors import ConfigError
+from nodewatch.model.hostlist import expand
+from nodewatch.policy.rules import Group, Rules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerConfig:
+    """The controller's configuration. Durations are seconds."""
+
+    cluster: str = ""
+    """Written as the tag `nodewatch:cluster` on instances that we launch; with it only instances so tagged are seen."""
+    listen_address: str = "0.0.0.0"
+    """Where agents report and Prometheus asks."""
+    listen_port: int = 9410
+    state_dir: Path = Path("/var/lib/nodewatch-controller")
+    """The journal and the inbox live here."""
+    socket: Path = Path("/run/nodewatch-controller/controller.sock")
+    """`nodewatch status` and `nodewatch explain` ask here; anyone on the machine may."""
+    slurm_user: str = "slurm"
+    """Whose reports are believed beside root's."""
+    tick_s: float = 1.0
+    """The cluster is looked at so often when nothing is reported; a report is acted on at once."""
+    slurm_deadline_s: float = 10.0
+    """A Slurm command that has not answered by then counts as Slurm being unreadable."""
+    ec2_period_s: float = 10.0
+    """How long one reading of EC2 serves."""
+    agent_port: int = 9411
+    """Where a silent node's agent is looked for before the node is called lost."""
+    slurmd_port: int = 6818
+    """Where a silent node's slurmd is looked for before the node is called lost."""
+    policy: Rules = field(default_factory=Rules)
+    """Limits, waits and preferences: see policy/rules.py."""
+    groups: tuple[Group, ...] = ()
+    """The nodes to look after."""
+
+    @property
+    def journal(self) -> Path:
+        """The journal's file."""
+        return self.state_dir / "journal.jsonl"
+
+    @property
+    def inbox(self) -> Path:
+        """Where slurmctld's hooks leave their files."""
+        return self.state_dir / "inbox"
+
+    @property
+    def rules(self) -> Rules:
+        """The policy with the groups in it."""
+        return dataclasses.replace(self.policy, groups=self.groups)
+
+
+def load_controller_config(path: Path) -> ControllerConfig:
+    """The configuration in `path`. Raises ConfigError with one sentence that says what to change."""
+    config = load(ControllerConfig, path)
+    if config.policy.groups:
+        raise ConfigError(f"{path}: groups stand at the top level, as [[groups]], not under [policy]")
+    groups = []
+    for group in config.groups:
+        try:
+            names = tuple(name for item in group.nodes for name in expand(item))
+        except ValueError as error:
+            raise ConfigError(f"{path}: groups: nodes of {group.name!r}: {error}") from error
+        if not names:
+            raise ConfigError(f'{path}: groups: {group.name!r} has no nodes; give a hostlist such as ["n[1-4]"]')
+        if group.spares < 0 or (group.spares >= len(names) and "*" not in "".join(names)):
+            raise ConfigError(
+                f"{path}: groups: {group.name!r} has {len(names)} nodes and wants {group.spares} of them as spares; "
+                "a group needs at least one node that is not a spare"
+            )
+        groups.append(dataclasses.replace(group, nodes=names))
+    claimed: dict[str, str] = {}
+    for group in groups:
+        for name in group.nodes:
+            if name in claimed:
+                raise ConfigError(f"{path}: groups: {name} is in {claimed[name]!r} and in {group.name!r}; name it once")
+            claimed[name] = group.name
+    return dataclasses.replace(config, groups=tuple(groups))

@@ -1,0 +1,225 @@
+"""nodewatch-controller: the composition root. Real adapters are built here and nowhere else."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import pwd
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from nodewatch import __version__
+from nodewatch.clients.ec2 import Ec2
+from nodewatch.clients.munge import Munge
+from nodewatch.clients.slurm_commands import SlurmCommands
+from nodewatch.config.controller import ControllerConfig, load_controller_config
+from nodewatch.controller import views
+from nodewatch.controller.agents import AgentServer
+from nodewatch.controller.engine import Engine
+from nodewatch.controller.inbox import take_all
+from nodewatch.controller.metrics import EngineCollector
+from nodewatch.controller.operators import OperatorServer
+from nodewatch.errors import ConfigError, JournalError, NodewatchError
+from nodewatch.journal.file import Journal
+from nodewatch.policy.doctor import slurm_problems
+from nodewatch.service import Notifier
+
+_log = logging.getLogger("nodewatch.controller")
+_REACH_TIMEOUT_S = 0.5
+_INBOX_PERIOD_S = 0.2
+
+
+class Controller:
+    """The engine with its sockets and its loop."""
+
+    def __init__(self, config: ControllerConfig, engine: Engine, munge: Munge, slurm: SlurmCommands) -> None:
+        self._config = config
+        self._engine = engine
+        self._slurm = slurm
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._problems: list[str] = []
+        registry = CollectorRegistry()
+        registry.register(EngineCollector(engine))
+        self._agents = AgentServer(
+            (config.listen_address, config.listen_port),
+            decode=munge.decode,
+            uids={0, _uid_of(config.slurm_user)},
+            receive=self._receive,
+            metrics=lambda: generate_latest(registry),
+        )
+        self._operators = OperatorServer(config.socket, self._answer)
+
+    def run(self, notifier: Notifier) -> None:
+        """Work until stopped. Raises JournalError when the journal can no longer be written: nothing may be done then."""
+        config = self._config
+        config.inbox.mkdir(parents=True, exist_ok=True)
+        servers = [
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True)
+            for server in (self._agents, self._operators)
+        ]
+        for thread in servers:
+            thread.start()
+        notifier.ready()
+        self._look_at_setup()
+        try:
+            while not self._stop.is_set():
+                self._tick(notifier)
+                self._rest()
+        finally:
+            notifier.stopping()
+            self._agents.shutdown()
+            self._operators.shutdown()
+
+    def stop(self) -> None:
+        """End after the action under way."""
+        self._stop.set()
+        self._wake.set()
+
+    def _tick(self, notifier: Notifier) -> None:
+        self._wake.clear()
+        try:
+            take_all(self._config.inbox, self._engine.receive_hook)
+            self._engine.tick()
+        except JournalError:
+            raise
+        except Exception:
+            # One of the two places where everything is caught: a bug in a tick must not end the watch over the cluster.
+            _log.exception("a tick failed; this is a bug, please report it")
+        cases = len(self._engine.ledger.open_cases)
+        notifier.status(f"{self._engine.rules.mode}: {len(self._engine.snapshot.nodes)} nodes, {cases} open cases")
+        notifier.watchdog()
+
+    def _rest(self) -> None:
+        """Until the next tick is due, an agent has news, or a hook has left a file."""
+        end = time.monotonic() + self._config.tick_s
+        while not self._stop.is_set():
+            left = end - time.monotonic()
+            if left <= 0 or self._wake.wait(min(left, _INBOX_PERIOD_S)):
+                return
+            if any(self._config.inbox.glob("*.json")):
+                return
+
+    def _receive(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        accepted, requests, is_news = self._engine.receive_agent(message)
+        if is_news:
+            self._wake.set()
+        return {"v": 1, "accepted": accepted, "requests": requests}
+
+    def _answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
+        engine, now = self._engine, time.time()
+        match question.get("ask"):
+            case "status":
+                return views.status(engine.snapshot, engine.ledger, engine.held, engine.rules, self._problems, now)
+            case "explain":
+                subject = str(question["subject"])
+                records = list(engine.story)
+                return views.explain(subject, engine.snapshot, engine.ledger, engine.held, engine.rules, records, now)
+            case other:
+                return {"error": f"not a question that this release knows: {other!r}"}
+
+    def _look_at_setup(self) -> None:
+        try:
+            config = self._slurm.config()
+        except NodewatchError as error:
+            self._problems = [f"slurmctld could not be asked for its configuration: {error}"]
+        else:
+            self._problems = slurm_problems(config, read_plugstack(config))
+        for problem in self._problems:
+            _log.warning("%s", problem)
+
+
+def read_plugstack(config: Mapping[str, str]) -> str | None:
+    """The text of the plugstack.conf that `config` names, None when it cannot be read."""
+    try:
+        return Path(config.get("PlugStackConfig", "/etc/slurm/plugstack.conf")).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _uid_of(user: str) -> int:
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError as error:
+        raise ConfigError(f"slurm_user = {user!r}: there is no such user on this machine") from error
+
+
+def _reacher(config: ControllerConfig) -> Any:
+    def reach(_node: str, address: str) -> bool:
+        for port in (config.agent_port, config.slurmd_port):
+            try:
+                socket.create_connection((address, port), timeout=_REACH_TIMEOUT_S).close()
+            except ConnectionRefusedError:
+                # The machine itself answered: its daemons are away, it is not.
+                return True
+            except OSError:
+                continue
+            return True
+        return False
+
+    return reach
+
+
+def build(config: ControllerConfig) -> tuple[Controller, Journal]:
+    """The controller on real adapters. Raises NodewatchError, or OSError when an address is taken."""
+    slurm = SlurmCommands(deadline_s=config.slurm_deadline_s)
+    munge = Munge()
+    wants_ec2 = any(group.launch_template for group in config.groups)
+    ec2 = Ec2(cluster=config.cluster) if wants_ec2 else None
+    journal = Journal(config.journal)
+    engine = Engine(
+        journal=journal,
+        past=journal.take_past(),
+        slurm=slurm,
+        ec2=ec2,
+        rules=config.rules,
+        clock=time.time,
+        reach=_reacher(config),
+        ec2_period_s=config.ec2_period_s,
+    )
+    return Controller(config, engine, munge, slurm), journal
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns the exit code: 0 stopped, 1 the journal failed, 2 cannot start."""
+    parser = argparse.ArgumentParser(
+        prog="nodewatch-controller", description="Watches a Slurm cluster's nodes and repairs them, within limits."
+    )
+    parser.add_argument("--config", type=Path, default=Path("/etc/nodewatch/controller.toml"), metavar="FILE")
+    parser.add_argument(
+        "--check-config", action="store_true", help="read the configuration, say what is wrong, and stop"
+    )
+    parser.add_argument("--version", action="version", version=f"nodewatch-controller {__version__}")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        config = load_controller_config(arguments.config)
+        if arguments.check_config:
+            print(f"{arguments.config} is valid: mode {config.policy.mode}, {len(config.groups)} groups")
+            return 0
+        controller, journal = build(config)
+    except (NodewatchError, OSError) as error:
+        print(f"nodewatch-controller: {error}", file=sys.stderr)
+        return 2
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: controller.stop())
+    try:
+        controller.run(Notifier.from_environment())
+    except JournalError as error:
+        _log.critical("%s: nothing can be done without the journal, stopping", error)
+        return 1
+    finally:
+        journal.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""The socket where the operator's commands ask: one JSON line in, one out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socketserver
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+_log = logging.getLogger(__name__)
+_MOST_BYTES = 65536
+
+Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+class OperatorServer(socketserver.ThreadingUnixStreamServer):
+    """Answers questions that change nothing, hence to anyone on the machine."""
+
+    daemon_threads = True
+
+    def __init__(self, path: Path, answer: Answer) -> None:
+        """Listen at `path`, in the place of a socket that a dead controller left."""
+        self.answer = answer
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        super().__init__(str(path), _Handler)
+        path.chmod(0o666)
+        os.set_inheritable(self.fileno(), False)
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    server: OperatorServer
+    timeout = 5.0
+
+    def handle(self) -> None:
+        """One question."""
+        with contextlib.suppress(OSError):
+            line = self.rfile.readline(_MOST_BYTES)
+            try:
+                question = json.loads(line)
+                answer = self.server.answer(question)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                answer = {"error": f"not a question that this release knows: {error}"}
+            self.wfile.write(json.dumps(answer, default=str).encode() + b"\n")

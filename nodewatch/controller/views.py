@@ -1,0 +1,134 @@
+"""What the operator's commands show, from the engine's state: pure functions to plain JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from nodewatch.journal.story import sentences
+from nodewatch.model.cluster import Snapshot
+from nodewatch.model.ledger import Case, Ledger
+from nodewatch.model.plan import Held
+from nodewatch.model.records import Record
+from nodewatch.policy.lost import is_silent
+from nodewatch.policy.requeue import limit_of
+from nodewatch.policy.rules import Rules
+
+
+def status(
+    snapshot: Snapshot, ledger: Ledger, held: Sequence[Held], rules: Rules, problems: Sequence[str], now: float
+) -> dict[str, Any]:
+    """The cluster as `nodewatch status` shows it."""
+    names = sorted({*snapshot.nodes, *snapshot.agents}, key=_natural)
+    return {
+        "at": now,
+        "mode": rules.mode,
+        "paused": rules.paused,
+        "slurm_error": snapshot.slurm_error,
+        "ec2_error": snapshot.ec2_error,
+        "problems": list(problems),
+        "nodes": [_node(name, snapshot, ledger, held, rules, now) for name in names],
+        "jobs": [_job(job_id, snapshot, ledger, held, rules) for job_id in sorted(ledger.jobs)],
+        "cluster": [item.why for item in held if item.subject == "cluster"],
+    }
+
+
+def explain(
+    subject: str,
+    snapshot: Snapshot,
+    ledger: Ledger,
+    held: Sequence[Held],
+    rules: Rules,
+    records: Iterable[Record],
+    now: float,
+) -> dict[str, Any]:
+    """The story of one node or job as `nodewatch explain` shows it; `error` when it is neither."""
+    if subject.isdigit():
+        job_id = int(subject)
+        if job_id not in ledger.jobs and job_id not in snapshot.jobs:
+            return {"error": f"no job {subject} is known: give the id of a job of this cluster, or a node name"}
+        return {
+            "kind": "job",
+            "subject": subject,
+            "now": _job(job_id, snapshot, ledger, held, rules),
+            "story": sentences(records, job_id=job_id),
+        }
+    if subject not in snapshot.nodes and subject not in snapshot.agents:
+        return {"error": f"no node {subject!r} is known to Slurm or by its agent: `sinfo` lists the names"}
+    return {
+        "kind": "node",
+        "subject": subject,
+        "now": _node(subject, snapshot, ledger, held, rules, now),
+        "story": sentences(records, node=subject),
+    }
+
+
+def _node(
+    name: str, snapshot: Snapshot, ledger: Ledger, held: Sequence[Held], rules: Rules, now: float
+) -> dict[str, Any]:
+    node = snapshot.nodes.get(name)
+    view = snapshot.agents.get(name)
+    cases = [case for case in ledger.open_cases if case.node == name]
+    group = rules.group_of(name)
+    if view is None:
+        health = "no agent heard"
+    elif is_silent(view, rules, now):
+        health = f"agent silent for {now - view.heard_at:.0f} s"
+    elif view.verdict is None:
+        health = "unknown"
+    else:
+        health = view.verdict.state.value
+    worst = view.verdict.worst if view is not None and view.verdict is not None else None
+    return {
+        "node": name,
+        "group": group.name if group else None,
+        "slurm": sorted(node.states) if node else None,
+        "reason": node.reason if node else "",
+        "address": node.address if node else "",
+        "is_spare": bool(node and node.is_spare),
+        "health": health,
+        "finding": f"{worst.finding.fault} on {worst.finding.subject}" if worst else "",
+        "unknown": [f"{check}: {error}" for check, error in view.verdict.unknown] if view and view.verdict else [],
+        "instance": view.instance_id if view else "",
+        "cases": [_case(case) for case in cases],
+        "held": [item.why for item in held if item.subject == name],
+        "jobs": [job.job_id for job in snapshot.jobs_on(name)],
+    }
+
+
+def _case(case: Case) -> Mapping[str, Any]:
+    return {
+        "case": case.case_id,
+        "fault": case.fault,
+        "subject": case.subject,
+        "severity": case.severity.word,
+        "rung": case.rung.word,
+        "step": case.step.value,
+        "since": case.step_at,
+        "attempt": case.attempt,
+        "why": case.why,
+    }
+
+
+def _job(job_id: int, snapshot: Snapshot, ledger: Ledger, held: Sequence[Held], rules: Rules) -> dict[str, Any]:
+    marked = ledger.jobs.get(job_id)
+    seen = snapshot.jobs.get(job_id)
+    return {
+        "job": job_id,
+        "user": (seen.user if seen else "") or (marked.user if marked else ""),
+        "name": seen.name if seen else "",
+        "states": sorted(seen.states) if seen else [],
+        "nodes": list(seen.nodes if seen and seen.nodes else (marked.nodes if marked else ())),
+        "auto_resume": marked is not None,
+        "restarts": marked.requeues if marked else 0,
+        "restarts_allowed": limit_of(marked, rules) if marked else 0,
+        "excluded": list(marked.excluded) if marked else [],
+        "judged": marked.judged if marked else "",
+        "cause": marked.judged_cause if marked else "",
+        "held": [item.why for item in held if item.subject == f"job {job_id}"],
+    }
+
+
+def _natural(name: str) -> tuple[str, int, str]:
+    digits = name[len(name.rstrip("0123456789")) :]
+    return (name[: len(name) - len(digits)], int(digits or 0), name)

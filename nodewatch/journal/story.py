@@ -1,0 +1,108 @@
+"""Journal records as sentences: what happened to a node or a job, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from nodewatch.model import actions as act
+from nodewatch.model.records import Record
+
+
+def sentences(records: Iterable[Record], *, node: str | None = None, job_id: int | None = None) -> list[dict[str, Any]]:
+    """`{"at", "text"}` for each record about `node` or `job_id`, in order; a repeated sentence stands once in a row."""
+    told: list[dict[str, Any]] = []
+    for record in records:
+        text = _about_node(record, node) if node is not None else _about_job(record, job_id)
+        if text and (not told or told[-1]["text"] != text):
+            told.append({"at": record.at, "text": text})
+    return told
+
+
+def _about_node(record: Record, node: str | None) -> str | None:
+    data = record.data
+    match record.kind:
+        case "hello" if data.get("node") == node:
+            return f"the agent started on {data.get('instance_id') or 'an unnamed machine'}"
+        case "verdict" if data.get("node") == node:
+            return _verdict(data["verdict"])
+        case "validated" if data.get("node") == node:
+            words = {
+                True: "the deep checks passed",
+                False: "the deep checks failed",
+                None: "the deep checks could not tell",
+            }
+            return words[data.get("passed")] + _failures(data)
+        case "hook_denied" if data.get("node") == node:
+            return f"a job was turned away: {data.get('reason', '')}"
+        case "drained_self" if data.get("node") == node:
+            return "the agent drained its own node, the controller was out of reach"
+        case "case" if data["case"]["node"] == node:
+            case = data["case"]
+            return f"case {case['case_id']}: {case['step'].replace('_', ' ')} ({case['rung']}): {case['why']}"
+        case "done" if data["action"].get("node") == node or data["action"].get("stands_in_for") == node:
+            return _outcome(data)
+        case "failed" | "intended":
+            return _pending(record, node=node)
+        case "held":
+            why = [item["why"] for item in data["held"] if item["subject"] == node]
+            return f"held back: {'; '.join(why)}" if why else None
+    return None
+
+
+def _about_job(record: Record, job_id: int | None) -> str | None:
+    data = record.data
+    match record.kind:
+        case "job_started" if data["job_id"] == job_id:
+            again = f"started again (run {data['restart_count'] + 1})" if data["restart_count"] else "started"
+            flag = data.get("auto_resume")
+            return f"{again} on {data.get('nodes')}" + (
+                f", --auto-resume={flag}" if flag else ", without --auto-resume"
+            )
+        case "job_ended" if data["job_id"] == job_id:
+            return f"run {data['restart_count'] + 1} ended with exit code {data.get('exit_code')}"
+        case "judged" if data["job_id"] == job_id:
+            return f"judged {data['cause']}: {data['text']}"
+        case "done" if data["action"].get("job_id") == job_id:
+            return _outcome(data)
+        case "failed" | "intended":
+            return _pending(record, job_id=job_id)
+        case "held":
+            why = [item["why"] for item in data["held"] if item["subject"] == f"job {job_id}"]
+            return f"held back: {'; '.join(why)}" if why else None
+    return None
+
+
+def _verdict(verdict: Mapping[str, Any]) -> str:
+    findings = [
+        f"{f['fault']} on {f['subject']} ({f['severity']}, {f['remedy']})"
+        for f in verdict.get("findings", ())
+        if f["severity"] in ("degraded", "fatal")
+    ]
+    told = f"the agent says {verdict['state']}"
+    return f"{told}: {'; '.join(findings)}" if findings else told
+
+
+def _failures(data: Mapping[str, Any]) -> str:
+    bad = [
+        f"{r['check']}: {r.get('error') or r['status']}"
+        for r in data.get("results", ())
+        if r["status"] in ("findings", "unknown")
+    ]
+    return f" ({'; '.join(bad)})" if bad else ""
+
+
+def _outcome(data: Mapping[str, Any]) -> str:
+    text = act.describe(act.from_json(data["action"]))
+    instance = (data.get("result") or {}).get("instance_id")
+    return f"done: {text}" + (f": {instance} at {data['result'].get('private_ip')}" if instance else "")
+
+
+def _pending(record: Record, *, node: str | None = None, job_id: int | None = None) -> str | None:
+    """A failure, by the key that it names: `<node>.<family>.<time>:...` or `job:<id>:...`."""
+    if record.kind != "failed":
+        return None
+    key = str(record.data["key"])
+    about_node = node is not None and key.startswith((f"{node}.", f"spare:{node}:"))
+    about_job = job_id is not None and key.startswith(f"job:{job_id}:")
+    return f"failed: {record.data['error']}" if about_node or about_job else None
