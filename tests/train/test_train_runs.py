@@ -67,7 +67,7 @@ def test_three_ranks_killed_and_resumed_end_with_the_same_loss_to_the_last_bit(
     killed_at = time.monotonic()
     killed.wait()
     assert killed.codes == [EXIT_FAILED, EXIT_FAILED, -signal.SIGKILL]
-    assert max(killed.ended_at.values()) - killed_at < 2.0
+    assert max(killed.ended_at.values()) - killed_at < 3.0
     assert {rank: line["kind"] for rank, line in failures(directory).items()} == {0: "peer_lost", 1: "peer_lost"}
     assert "a peer is gone" in killed.stderr[0]
 
@@ -123,10 +123,10 @@ def test_sigterm_ends_a_rank_whose_peer_answers_no_more(directory: Path, start_r
 
 
 def test_a_peer_that_answers_no_more_is_given_up_after_the_timeout(directory: Path, start_run: StartRun) -> None:
-    run = start_run(directory, 2, *STEPS, *SLOW, "--timeout-seconds", "4")
+    run = start_run(directory, 2, *STEPS, *SLOW, "--timeout-seconds", "6")
     run.reach(2)
     run.send(signal.SIGSTOP, 1)
-    assert run.ranks[0].wait(timeout=8) == EXIT_FAILED
+    assert run.ranks[0].wait(timeout=20) == EXIT_FAILED
     run.send(signal.SIGKILL, 1)
     run.wait()
     assert failures(directory)[0]["kind"] == "peer_lost"

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -156,7 +157,7 @@ class Checkpointer:
         try:
             save(self._state(), checkpoint_id=tmp, process_group=self._group, no_dist=self._group is None)
         except (CheckpointException, OSError) as error:
-            raise CheckpointError(f"cannot write checkpoint {tmp}: {_cause(error)}") from error
+            raise CheckpointError(f"cannot write checkpoint {tmp} ({_free(tmp)}): {_cause(error)}") from error
         # DCP names a rank's files __<rank>_<number>.distcp. What it leaves out (.metadata) commit describes itself.
         mine: dict[str, FileEntry] | CheckpointError
         try:
@@ -261,6 +262,14 @@ def _byte_tensor(text: str) -> torch.Tensor:
 
 def _say(sentence: str) -> None:
     print(f"checkpoint: {sentence}", file=sys.stderr, flush=True)
+
+
+def _free(path: Path) -> str:
+    """How much room there is: torch's writer hides "no space left" behind "unexpected pos"."""
+    try:
+        return f"{shutil.disk_usage(path).free // 2**20} MiB free there"
+    except OSError as error:
+        return f"free space unknown: {error.strerror}"
 
 
 def _cause(error: BaseException) -> str:
