@@ -59,7 +59,14 @@ def test_garbage_harms_nothing(node: Node, controller: FakeController) -> None:
     node.settings["controller_url"] = controller.url
     node.start()
     os.write(node._pipe, b"\xff\xfe no record at all\n" + b"x" * 20000 + b"\n")
-    for line in (b"hello\n", b"{}\n", b"[]\n", b'{"v":1,"ask":"format disk"}\n', b'{"v":9,"ask":"prolog"}\n', b"\xff" * 70000):
+    for line in (
+        b"hello\n",
+        b"{}\n",
+        b"[]\n",
+        b'{"v":1,"ask":"format disk"}\n',
+        b'{"v":9,"ask":"prolog"}\n',
+        b"\xff" * 70000,
+    ):
         try:
             answer = json.loads(node.ask_raw(line))
         except OSError:
@@ -137,7 +144,11 @@ def test_validation_is_answered_once_and_repeated_from_memory(
 ) -> None:
     node.settings |= {"controller_url": controller.url, "shared_filesystems": ["/dev/shm"]}
     node.start()
-    controller.requests = [{"kind": "validate", "key": "c1:validate"}, {"kind": "nonsense", "key": "k"}, {"kind": "validate"}]
+    controller.requests = [
+        {"kind": "validate", "key": "c1:validate"},
+        {"kind": "nonsense", "key": "k"},
+        {"kind": "validate"},
+    ]
     answer = until(lambda: controller.of_kind("validated"), what="the answer")[0]
     assert (answer["key"], answer["passed"]) == ("c1:validate", True)
     by_check = {result["check"]: result["status"] for result in answer["results"]}
@@ -158,7 +169,9 @@ def test_validation_fails_on_an_old_fault_until_it_is_forgotten(node: Node, cont
     controller.requests = [{"kind": "validate", "key": "c1:validate"}]
     assert until(lambda: controller.of_kind("validated"), what="the answer")[0]["passed"] is False
     controller.requests = [{"kind": "validate", "key": "c2:validate", "forget": "gpu"}]
-    answer = until(lambda: [e for e in controller.of_kind("validated") if e["key"] == "c2:validate"], what="the second")[0]
+    answer = until(
+        lambda: [e for e in controller.of_kind("validated") if e["key"] == "c2:validate"], what="the second"
+    )[0]
     assert answer["passed"] is True
     until(lambda: controller.messages[-1]["verdict"]["state"] == "healthy", what="healthy")
     assert node.ask("prolog")["allow"] is True
@@ -295,7 +308,9 @@ def test_a_wrong_configuration_is_one_sentence(tmp_path: Path, text: str | None,
 
 def test_the_agent_stays_small() -> None:
     code = "import sys, nodewatch.agent.main; print([m for m in ('click', 'boto3', 'torch', 'psutil', 'pynvml') if m in sys.modules])"
-    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True
+    )
     assert ended.stdout.strip() == "[]"
 
 
