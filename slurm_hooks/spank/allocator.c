@@ -45,6 +45,12 @@ int nodewatch_allocator_init(spank_t spank, struct plugin_context *context)
 	struct cmdline_facts facts;
 
 	(void)spank;
+	/*
+	 * Inside a marked job these come from Slurm, for its srun. sbatch would read them as options of the
+	 * job it submits: a clean-up job submitted by a training job would be marked like it.
+	 */
+	unsetenv("SLURM_SPANK__SLURM_SPANK_OPTION_nodewatch_auto_resume_auto_resume");
+	unsetenv("SLURM_SPANK_" NODEWATCH_VARIABLE);
 	if (!is_sbatch())
 		return 0;
 	facts = nodewatch_cmdline_self();
