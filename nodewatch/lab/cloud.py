@@ -27,6 +27,8 @@ LOOK_EVERY_S = 2.0
 MOTO_START_S = 40.0
 TERMINATE_GRACE_S = 3.0
 HEAD = "head"
+# nspawn's exit code when the system inside rebooted: its caller is to start it again.
+REBOOT_ASKED = 133
 # What a row's state asks of its machine. A state that is not here (pending a stop, say) asks for nothing yet.
 WANTED = {"pending": "run", "running": "run", "stopping": "stop", "stopped": "stop"}
 WANTED |= {"shutting-down": "remove", "terminated": "remove"}
@@ -97,8 +99,10 @@ class Cloud:
             if error is not None:
                 say(f"{ident}: {error}")
         for ident in [ident for ident, child in self._processes.items() if child.poll() is not None]:
+            code = self._processes.pop(ident).returncode
             say(f"{ident}: the machine has ended")
-            del self._processes[ident]
+            if code == REBOOT_ASKED and ident not in self._busy:
+                self._reboots.add(ident)
 
     def _boot(self, ident: str, node: str, address: str, user_data: bytes) -> None:
         place = self._layout.machine(ident)

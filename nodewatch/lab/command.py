@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -48,13 +49,22 @@ def lab(context: click.Context, state_dir: str | None) -> None:
 @click.option("--spares", default=1, show_default=True, help="Warm spares beside them.")
 @click.option("--plain", is_flag=True, help="Slurm without nodewatch, to compare with.")
 @click.option("--mirror", metavar="URI", envvar=MIRROR_VARIABLE, help="Debian archive; else the host's own.")
+@click.option(
+    "--packages",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Built packages to install; else they are built from the checkout.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what is up as JSON.")
 @click.pass_obj
-def up(layout: Layout, nodes: int, spares: int, plain: bool, mirror: str | None, as_json: bool) -> None:
+def up(
+    layout: Layout, nodes: int, spares: int, plain: bool, mirror: str | None, packages: Path | None, as_json: bool
+) -> None:
     """Bring the cluster up and wait until every node is idle."""
     with one_sentence():
         shape = Shape(nodes=nodes, spares=spares, plain=plain)
-        ready = lab_up.bring_up(layout, shape, mirror=mirror, write=lambda line: click.echo(line, err=True))
+        ready = lab_up.bring_up(
+            layout, shape, mirror=mirror, packages=packages, write=lambda line: click.echo(line, err=True)
+        )
     if as_json:
         click.echo(json.dumps({"seconds": ready.seconds, "nodes": [asdict(node) for node in ready.nodes]}))
     else:

@@ -20,11 +20,11 @@ BASE_PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "iproute2", "procps", "python3", "munge", "libmunge2", "slurmd", "slurm-client",
     "slurmctld",
 )  # fmt: skip
-BUILDER_PACKAGES = ("gcc", "make", "libc6-dev", "slurm-wlm-basic-plugins-dev")
+BUILDER_PACKAGES = ("gcc", "make", "libc6-dev", "libslurm-dev")
 # Units that only cost boot time or memory in a machine with no disk, console or network of its own to look after.
 MASKED_UNITS = (
     "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "fstrim.timer", "console-getty.service",
-    "getty@tty1.service", "getty.target", "systemd-logind.service", "systemd-networkd.service",
+    "getty@tty1.service", "getty.target", "systemd-networkd.service",
     "systemd-tmpfiles-clean.timer", "systemd-pcrphase.service", "systemd-firstboot.service",
 )  # fmt: skip
 BASE_FILES = {
@@ -34,6 +34,8 @@ BASE_FILES = {
     "system-lab.conf": "etc/systemd/system.conf.d/lab.conf",
     "journald-lab.conf": "etc/systemd/journald.conf.d/lab.conf",
     "tmpfiles-lab.conf": "etc/tmpfiles.d/nodewatch-lab.conf",
+    "agent-lab.conf": "etc/systemd/system/nodewatch-agent.service.d/lab.conf",
+    "controller-lab.conf": "etc/systemd/system/nodewatch-controller.service.d/lab.conf",
 }
 LAB_USER = "ada"
 LAB_USER_UID = 1000
@@ -65,7 +67,7 @@ def ensure_base(layout: Layout, find: Callable[[], str], say: Say) -> Path:
     mirror = find()
     say(f"building the base image ({SUITE}, once; about a minute)")
     with_temporary(image, lambda tree: _build_base(tree, mirror, layout.images / "build.log"))
-    _prune(image, "base-*")
+    prune(image, "base-*")
     return image
 
 
@@ -76,7 +78,7 @@ def ensure_builder(layout: Layout, say: Say) -> Path:
         return image
     say("building the builder image (compiler and Slurm headers, once)")
     base = base_image(layout)
-    apt = ["apt-get", "-o", "Dpkg::Use-Pty=0", "-o", "APT::Sandbox::User=root"]
+    apt = ["apt-get", "-o", "Dpkg::Use-Pty=0", "-o", "APT::Sandbox::User=root", "-o", "APT::Update::Error-Mode=any"]
 
     def build(tree: Path) -> None:
         log = layout.images / "build.log"
@@ -89,7 +91,7 @@ def ensure_builder(layout: Layout, say: Say) -> Path:
             shutil.rmtree(tree / leftover, ignore_errors=True)
 
     with_temporary(image, build)
-    _prune(image, "builder-*")
+    prune(image, "builder-*")
     return image
 
 
@@ -119,7 +121,7 @@ def ensure_nvml(layout: Layout, say: Say) -> Path:
             shutil.rmtree(upper, ignore_errors=True)
 
     with_temporary(image, build)
-    _prune(image, "nvml-*")
+    prune(image, "nvml-*")
     return image
 
 
@@ -210,7 +212,7 @@ def _build_base(tree: Path, mirror: str, log: Path) -> None:
         archive.unlink()
 
 
-def _prune(kept: Path, pattern: str) -> None:
+def prune(kept: Path, pattern: str) -> None:
     """Remove the images that `kept` replaces: no recipe leads to them any more."""
     for old in kept.parent.glob(pattern):
         if old != kept:

@@ -154,12 +154,10 @@ def remove(layout: Layout, ident: str) -> None:
 def members(cgroup: Path) -> list[int]:
     """The processes in a cgroup and below it."""
     found: list[int] = []
-    for listing in cgroup.rglob("cgroup.procs"):
-        try:
-            found.extend(int(word) for word in listing.read_text().split())
-        except (OSError, ValueError):
-            # A cgroup may go between the listing and the reading.
-            continue
+    # os.walk passes over a cgroup that goes between the listing and the reading; Path.rglob raises.
+    for place, _, _ in os.walk(cgroup):
+        with suppress(OSError):
+            found.extend(int(word) for word in (Path(place) / "cgroup.procs").read_text().split())
     return found
 
 
@@ -183,9 +181,8 @@ def remove_cgroup(cgroup: Path) -> None:
     """Remove an empty cgroup, deepest first."""
     if not cgroup.exists():
         return
-    for place in sorted((path for path in cgroup.rglob("*") if path.is_dir()), key=lambda p: -len(p.parts)):
-        _rmdir(place)
-    _rmdir(cgroup)
+    for place, _, _ in os.walk(cgroup, topdown=False):
+        _rmdir(Path(place))
 
 
 def _rmdir(place: Path) -> None:

@@ -51,7 +51,9 @@ class Progress:
         self._write(f"[{self.elapsed_s:6.1f} s] {text}")
 
 
-def bring_up(layout: Layout, shape: Shape, *, mirror: str | None, write: Callable[[str], None]) -> Ready:
+def bring_up(
+    layout: Layout, shape: Shape, *, mirror: str | None, packages: Path | None, write: Callable[[str], None]
+) -> Ready:
     """Build what is missing, start everything, and return when Slurm calls every node idle.
 
     Raises LabError; what was started by then is left for `lab down`, so that it can be looked at first.
@@ -68,9 +70,14 @@ def bring_up(layout: Layout, shape: Shape, *, mirror: str | None, write: Callabl
     with _only_one(layout):
         base = image.ensure_base(layout, lambda: find_mirror(mirror), say)
         nvml = image.ensure_nvml(layout, say)
-        layers = [nvml, base] if shape.plain else [product.ensure_product(layout, checkout(), say), nvml, base]
+        layers = [nvml, base]
+        installed = None
+        if not shape.plain:
+            directory = packages or product.build_packages(layout, checkout(), say)
+            installed = product.ensure_product(layout, product.find_packages(directory), say)
+            layers.insert(0, installed)
         binds = [f"--bind-ro={layout.hosts}:/etc/hosts", f"--bind={layout.fsx}:/fsx", *training_binds(base)]
-        _prepare_run(layout, shape, layers, binds)
+        _prepare_run(layout, shape, layers, binds, installed)
         say(f"starting the cloud, the head and {shape.nodes + shape.spares} nodes")
         network.make_cloud_network()
         cloud = _start_cloud(layout)
@@ -99,7 +106,7 @@ def _only_one(layout: Layout) -> Iterator[None]:
         os.close(handle)
 
 
-def _prepare_run(layout: Layout, shape: Shape, layers: list[Path], binds: list[str]) -> None:
+def _prepare_run(layout: Layout, shape: Shape, layers: list[Path], binds: list[str], installed: Path | None) -> None:
     shutil.rmtree(layout.run, ignore_errors=True)
     for place in (layout.run, layout.machines, layout.cloud, layout.fsx):
         place.mkdir(parents=True)
@@ -108,7 +115,7 @@ def _prepare_run(layout: Layout, shape: Shape, layers: list[Path], binds: list[s
     layout.fsx.chmod(0o1777)
     layout.munge_key.write_bytes(secrets.token_bytes(128))
     layout.munge_key.chmod(0o400)
-    write_slurm_config(layout, shape)
+    write_slurm_config(layout, shape, installed)
     write_nodewatch_config(layout, shape)
     # The names that the cloud is about to give out: slurmctld, which boots first, looks all of them up at once.
     write_hosts(layout.hosts, [Instance(ident="", state="pending", address=a, node=n) for n, a in addresses(shape)])
