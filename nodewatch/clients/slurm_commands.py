@@ -85,10 +85,11 @@ class SlurmCommands:
 
     def expedite(self, job_id: int, *, priority: int, exclude: Sequence[str], comment: str) -> None:
         """See effects.perform.SlurmControl."""
-        change = [f"jobid={job_id}", "starttime=now", f"priority={priority}", f"comment={comment}"]
-        if exclude:
-            change.append(f"excnodelist={fold(exclude)}")
-        self._change("update", *change)
+        # An empty list clears the exclusions that an earlier start was given.
+        excluded = f"excnodelist={fold(exclude)}"
+        self._change(
+            "update", f"jobid={job_id}", "starttime=now", f"priority={priority}", f"comment={comment}", excluded
+        )
 
     def comment(self, job_id: int, text: str) -> None:
         """See effects.perform.SlurmControl."""

@@ -65,6 +65,9 @@ class Expedite:
     job_id: int
     priority: int
     exclude: tuple[str, ...]
+    """All nodes that it must not run on, the user's own exclusions among them."""
+    ours: tuple[str, ...]
+    """Those of them that we added."""
     comment: str
 
 
@@ -191,7 +194,7 @@ def describe(action: Action) -> str:
         case Requeue(job_id=job, reason=reason):
             return f"requeue job {job}: {reason}"
         case Expedite(job_id=job, exclude=exclude):
-            return f"start job {job} now, not on {','.join(exclude)}"
+            return f"start job {job} now" + (f", not on {','.join(exclude)}" if exclude else "")
         case Tell(job_id=job, comment=comment):
             return f"tell job {job}: {comment}"
         case Reboot(node=node):

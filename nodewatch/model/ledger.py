@@ -74,6 +74,9 @@ class Case:
     new_instance: str = ""
     new_address: str = ""
     spare: str = ""
+    """The warm spare that stands in for the node."""
+    was_spare: bool = False
+    """The node was itself a spare when its fault was found."""
     why: str = ""
     """The last transition's reason, as an operator reads it."""
     evidence: Mapping[str, Any] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from typing import Any
 
 from nodewatch.model import actions as act
 from nodewatch.model.health import Severity, severity_of
-from nodewatch.model.ledger import ActionRecord, ActionState, Case, KnownAgent, Ledger, MarkedJob, Rung, Step
+from nodewatch.model.ledger import ActionRecord, ActionState, Case, Cause, KnownAgent, Ledger, MarkedJob, Rung, Step
 from nodewatch.model.records import Record
 
 _CLOSED_CASES_KEPT = 2000
@@ -104,13 +104,17 @@ def _judged(ledger: Ledger, record: Record) -> Ledger:
     known = ledger.jobs.get(int(record.data["job_id"]))
     if known is None:
         return ledger
+    restarts = bool(record.data["restarts"])
     judged = dataclasses.replace(
         known,
         judged=str(record.data["text"]),
         judged_restart=int(record.data["restart_count"]),
         judged_cause=str(record.data["cause"]),
         judged_node=str(record.data.get("node", "")),
-        restarts=bool(record.data["restarts"]),
+        restarts=restarts,
+        # Counted when it is decided, not when it is done: a crash in between must not give the job a restart for nothing.
+        requeues=known.requeues + restarts,
+        unknown_requeues=known.unknown_requeues + (restarts and record.data["cause"] == Cause.UNKNOWN.value),
     )
     return _with_job(ledger, judged)
 
@@ -162,18 +166,8 @@ def _done(ledger: Ledger, record: Record) -> Ledger:
     if isinstance(action, act.Launch):
         launches = (*ledger.replacements, record.at)[-100:]
         return dataclasses.replace(ledger, replacements=launches)
-    if isinstance(action, act.Requeue) and action.job_id in ledger.jobs and before.state is not ActionState.DONE:
-        job = ledger.jobs[action.job_id]
-        return _with_job(
-            ledger,
-            dataclasses.replace(
-                job,
-                requeues=job.requeues + 1,
-                unknown_requeues=job.unknown_requeues + (action.cause == "unknown"),
-            ),
-        )
     if isinstance(action, act.Expedite) and action.job_id in ledger.jobs:
-        return _with_job(ledger, dataclasses.replace(ledger.jobs[action.job_id], excluded=action.exclude))
+        return _with_job(ledger, dataclasses.replace(ledger.jobs[action.job_id], excluded=action.ours))
     return ledger
 
 

@@ -47,7 +47,29 @@ def advance(case: Case, scene: Scene) -> StepOutcome:
     taken_back = _taken_back(case, scene)
     if taken_back is not None:
         return StepOutcome(case=taken_back)
-    return _STEPS[case.step](case, scene)
+    case, releases, missing = _with_spare(case, scene)
+    outcome = _STEPS[case.step](case, scene)
+    # After the step's own actions: the broken node is out before another takes its place.
+    return dataclasses.replace(
+        outcome, actions=(*outcome.actions, *releases), held=(*outcome.held, *((missing,) if missing else ()))
+    )
+
+
+def _with_spare(case: Case, scene: Scene) -> tuple[Case, tuple[act.Action, ...], str | None]:
+    """The case with a spare for its node, the release of that spare when it is due, and what is missing."""
+    group = scene.rules.group_of(case.node)
+    if group is None or case.was_spare or case.step in (Step.RETURNING, Step.WATCHING):
+        return case, (), None
+    if not case.spare:
+        spare = spares.pick(group, scene.snapshot, scene.spares_taken, scene.rules, scene.now)
+        if spare is None:
+            short = f"no healthy spare in group {group.name}: jobs of {case.node} wait for it to come back"
+            return case, (), short if group.spares > 0 else None
+        case = dataclasses.replace(case, spare=spare)
+    known = scene.snapshot.nodes.get(case.spare)
+    action = act.ReleaseSpare(key=f"{case.case_id}:spare:{case.spare}", node=case.spare, stands_in_for=case.node)
+    is_due = known is not None and known.is_spare and due(action, scene.ledger, scene.rules, scene.now)
+    return case, (action,) if is_due else (), None
 
 
 def key_of(case: Case, *parts: object) -> str:
@@ -103,17 +125,6 @@ def _draining(case: Case, scene: Scene) -> StepOutcome:
     if case.family == "node" and not node.is_down:
         # Without this slurmctld waits SlurmdTimeout (300 s) for a machine that is gone, and its jobs with it.
         wanted.append(act.MarkDown(key=key_of(case, "down"), node=case.node, reason=owned_reason(case)))
-    was_spare = node.is_spare
-    group = scene.rules.group_of(case.node)
-    if group is not None and not case.spare and not was_spare:
-        spare = spares.pick(group, scene.snapshot, scene.spares_taken, scene.rules, scene.now)
-        if spare is not None:
-            case = dataclasses.replace(case, spare=spare)
-        elif group.spares > 0:
-            held.append(f"no healthy spare in group {group.name}: jobs of {case.node} wait for its replacement")
-    spare_node = scene.snapshot.nodes.get(case.spare)
-    if spare_node is not None and spare_node.is_spare:
-        wanted.append(act.ReleaseSpare(key=key_of(case, "spare", case.spare), node=case.spare, stands_in_for=case.node))
     actions = tuple(a for a in wanted if due(a, scene.ledger, scene.rules, scene.now))
     held += [why for a in wanted if (why := blocked(a.key, scene.ledger, scene.rules, scene.now))]
     if actions:
@@ -258,12 +269,14 @@ def _returning(case: Case, scene: Scene) -> StepOutcome:
         return StepOutcome(case=case, held=("waiting for slurmd to register",))
     group = scene.rules.group_of(case.node)
     lacks_spare = group is not None and len(spares.held_spares(group, scene.snapshot)) < group.spares
+    # It becomes the spare only where one was spent for it: a job that found no spare waits for this very node.
+    becomes_spare = lacks_spare and bool(case.spare or case.was_spare)
     back = act.ReturnToService(key=key_of(case, "return"), node=case.node)
     hold = act.HoldSpare(key=key_of(case, "hold"), node=case.node, reason=SPARE_REASON)
     if scene.ledger.is_done(back.key) or scene.ledger.is_done(hold.key):
         as_spare = scene.ledger.is_done(hold.key)
         return _moved(case, Step.WATCHING, scene, "back as the spare" if as_spare else "back in service")
-    return _begin(case, hold if lacks_spare else back, scene)
+    return _begin(case, hold if becomes_spare else back, scene)
 
 
 def _watching(case: Case, scene: Scene) -> StepOutcome:

@@ -134,17 +134,21 @@ def _start_again(
     interrupted = job.judged_restart == job.restart_count or job.ended_at is not None or seen.restart_count > 0
     if not interrupted or "COMPLETING" in seen.states:
         return JobDecision()
-    suspects = tuple(sorted({case.node for case in cases if case.is_out and case.severity >= Severity.FATAL}))
+    suspects = {case.node for case in cases if case.is_out and case.severity >= Severity.FATAL}
+    # What the user excluded stays; what we excluded goes once the node is cured, or the job would wait for ever beside
+    # the very machine that was replaced for it.
+    exclude = tuple(sorted((set(seen.excluded_nodes) - set(job.excluded)) | suspects))
     waits = seen.begins_at is not None and seen.begins_at > now + _STARTS_SOON_S
-    key = f"job:{job.job_id}:{int(job.started_at)}:{job.restart_count}:expedite"
-    if not waits and (ledger.is_done(key) or set(suspects) <= set(seen.excluded_nodes)):
+    if not waits and exclude == tuple(sorted(seen.excluded_nodes)):
         return JobDecision()
+    key = f"job:{job.job_id}:{int(job.started_at)}:{job.restart_count}:expedite:{','.join(exclude)}"
     rivals = [j.priority for j in snapshot.jobs.values() if j.is_pending and j.partition == seen.partition]
     action = Expedite(
         key=key,
         job_id=job.job_id,
         priority=max([seen.priority, *(p + 1 for p in rivals if p >= seen.priority)]),
-        exclude=suspects,
+        exclude=exclude,
+        ours=tuple(sorted(suspects - (set(seen.excluded_nodes) - set(job.excluded)))),
         comment=f"nodewatch: {job.judged}" if job.judged else "nodewatch: started again after its node went down",
     )
     return JobDecision(actions=(action,)) if due(action, ledger, rules, now) else JobDecision()
