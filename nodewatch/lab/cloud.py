@@ -98,7 +98,8 @@ class Cloud:
             error = self._busy.pop(ident).exception()
             if error is not None:
                 say(f"{ident}: {error}")
-        for ident in [ident for ident, child in self._processes.items() if child.poll() is not None]:
+        # A copy first: the workers add to it meanwhile.
+        for ident in [ident for ident, child in list(self._processes.items()) if child.poll() is not None]:
             code = self._processes.pop(ident).returncode
             say(f"{ident}: the machine has ended")
             if code == REBOOT_ASKED and ident not in self._busy:

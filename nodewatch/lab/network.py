@@ -26,7 +26,9 @@ def make_cloud_network() -> None:
     run(["ip", "netns", "add", CLOUD_NETNS], deadline_s=10)
     batch = [
         "link set lo up",
-        f"link add {BRIDGE} type bridge",
+        # A bridge without an address of its own takes a port's, and another one's when machines come and go: whoever
+        # had looked it up then talks to nobody for half a minute.
+        f"link add {BRIDGE} address {mac_of(CLOUD_ADDRESS)} type bridge",
         # Ports forward at once: with the default 15 s a machine would boot without a network.
         f"link set {BRIDGE} type bridge forward_delay 0 stp_state 0",
         f"addr add {CLOUD_ADDRESS}/24 dev {BRIDGE}",
@@ -40,7 +42,7 @@ def plug_in(ident: str, address: str) -> None:
     name, port = netns_of(ident), port_of(ident)
     run(["ip", "netns", "add", name], deadline_s=10)
     wires = [
-        f"link add {port} type veth peer name eth0 netns {name}",
+        f"link add {port} type veth peer name eth0 address {mac_of(address)} netns {name}",
         f"link set {port} master {BRIDGE} up",
     ]
     run(["ip", "-n", CLOUD_NETNS, "-batch", "-"], deadline_s=10, stdin_text="\n".join(wires))
@@ -75,6 +77,11 @@ def remove_all() -> None:
     # `ip netns add` makes /run/netns a mount of its own; nobody's after the last namespace in it is gone.
     if NETNS_DIR.is_dir() and not any(NETNS_DIR.iterdir()) and os.path.ismount(NETNS_DIR):
         run(["umount", NETNS_DIR], deadline_s=10, check=False)
+
+
+def mac_of(address: str) -> str:
+    """The hardware address that goes with an IP address: one that a new instance inherits is reachable at once."""
+    return "02:4e:" + ":".join(f"{int(part):02x}" for part in address.split("."))
 
 
 def port_of(ident: str) -> str:
