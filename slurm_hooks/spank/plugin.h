@@ -35,6 +35,7 @@ int nodewatch_allocator_post_opt(spank_t spank, struct plugin_context *context);
 
 /* srun */
 int nodewatch_local_post_opt(spank_t spank, struct plugin_context *context);
+void nodewatch_job_mark(const char *job_id_text, const char *value);
 
 /* slurmstepd */
 int nodewatch_remote_option(struct plugin_context *context, const char *text);

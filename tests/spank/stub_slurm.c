@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <slurm/slurm.h>
 #include <slurm/spank.h>
 
 typedef int call_t(spank_t, int, char **);
@@ -52,6 +53,41 @@ spank_err_t spank_job_control_setenv(spank_t spank, const char *name, const char
 	(void)overwrite;
 	printf("job control %s=%s\n", name, value);
 	return ESPANK_SUCCESS;
+}
+
+/* The one job that this slurmctld knows: STUB_BATCH, STUB_REQUEUE and STUB_EXTRA describe it. */
+int slurm_load_job(job_info_msg_t **jobs, uint32_t job_id, uint16_t flags)
+{
+	static slurm_job_info_t job;
+	static job_info_msg_t message = { 1, &job };
+
+	(void)flags;
+	if (getenv("STUB_BATCH") == NULL)
+		return -1;
+	job.job_id = job_id;
+	job.batch_flag = strcmp(getenv("STUB_BATCH"), "1") == 0;
+	job.requeue = getenv("STUB_REQUEUE") != NULL;
+	job.extra = getenv("STUB_EXTRA");
+	*jobs = &message;
+	return 0;
+}
+
+void slurm_init_job_desc_msg(job_desc_msg_t *change)
+{
+	change->job_id = 0;
+	change->requeue = 0xfffe;
+	change->extra = NULL;
+}
+
+int slurm_update_job(job_desc_msg_t *change)
+{
+	printf("update job %u extra=%s%s\n", change->job_id, change->extra, change->requeue == 1 ? " requeue" : "");
+	return getenv("STUB_REFUSE") != NULL ? -1 : 0;
+}
+
+void slurm_free_job_info_msg(job_info_msg_t *jobs)
+{
+	(void)jobs;
 }
 
 #define SAY(function, word)                          \

@@ -184,10 +184,53 @@ def test_srun_inside_a_marked_job_is_quiet(stub_slurm: Path, plugin: Path) -> No
     assert (code, lines) == (0, ["registered --auto-resume has_arg=2", "job NODEWATCH_AUTO_RESUME=1"])
 
 
-def test_srun_inside_an_unmarked_job_says_what_to_write(stub_slurm: Path, plugin: Path) -> None:
-    _, lines = run(stub_slurm, plugin, "srun", "local", "--auto-resume=1", SLURM_JOB_ID="17")
+MARKS = "update job 17 extra=nodewatch:auto-resume=1"
 
-    assert any("write #SBATCH --auto-resume=1 in the script" in line for line in lines)
+
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
+        ({"STUB_BATCH": "1", "STUB_REQUEUE": "1"}, [MARKS]),
+        ({"STUB_BATCH": "1"}, [f"{MARKS} requeue"]),
+        ({"STUB_BATCH": "1", "STUB_REQUEUE": "1", "STUB_EXTRA": ""}, [MARKS]),
+        ({"STUB_BATCH": "1", "STUB_REQUEUE": "1", "STUB_EXTRA": "nodewatch:auto-resume=5"}, [MARKS]),
+        ({"STUB_BATCH": "1", "STUB_REQUEUE": "1", "STUB_EXTRA": "nodewatch:auto-resume=1"}, []),
+    ],
+)
+def test_srun_inside_an_unmarked_batch_job_marks_it(
+    stub_slurm: Path, plugin: Path, job: dict[str, str], said: list[str]
+) -> None:
+    """Scripts written for HyperPod have the option on srun only."""
+    code, lines = run(stub_slurm, plugin, "srun", "local", "--auto-resume=1", SLURM_JOB_ID="17", **job)
+
+    assert code == 0
+    assert lines[1:] == [*said, "job NODEWATCH_AUTO_RESUME=1"]
+
+
+@pytest.mark.parametrize(
+    ("job", "sentence"),
+    [
+        ({}, "slurmctld did not say what it is"),
+        ({"STUB_BATCH": "1", "STUB_EXTRA": "mine"}, "its Extra field holds something of the user's"),
+        ({"STUB_BATCH": "1", "STUB_REFUSE": "1"}, "slurmctld refused"),
+        ({"STUB_BATCH": "0"}, "submit a script with sbatch --auto-resume"),
+    ],
+)
+def test_srun_says_when_the_job_cannot_be_marked(
+    stub_slurm: Path, plugin: Path, job: dict[str, str], sentence: str
+) -> None:
+    """The step runs all the same."""
+    code, lines = run(stub_slurm, plugin, "srun", "local", "--auto-resume=1", SLURM_JOB_ID="17", **job)
+
+    assert code == 0
+    (told,) = [line for line in lines if line.startswith("info")]
+    assert sentence in told
+
+
+def test_srun_off_marks_nothing(stub_slurm: Path, plugin: Path) -> None:
+    _, lines = run(stub_slurm, plugin, "srun", "local", "--auto-resume=off", SLURM_JOB_ID="17", STUB_BATCH="1")
+
+    assert lines[1:] == ["job NODEWATCH_AUTO_RESUME=off"]
 
 
 @pytest.mark.parametrize(("given", "value"), [("--auto-resume=", "default"), ("--auto-resume=2", "2")])
