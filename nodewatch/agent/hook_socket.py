@@ -1,4 +1,7 @@
-"""The socket where hooks ask whether a job may start (docs/interfaces.md, section 2). It answers from what is known, at once."""
+"""The socket where hooks ask whether a job may start: it answers at once, from what is known.
+
+The protocol is section 2 of docs/interfaces.md.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ nowhere else, so that a loop that hangs all the same is restarted by systemd.
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import random
 import select
@@ -23,7 +22,9 @@ from nodewatch.agent.runner import Cadence, run_check
 from nodewatch.agent.self_drain import SelfDrain
 from nodewatch.agent.spool import Spool
 from nodewatch.agent.state import State, StateFile
+from nodewatch.agent.tally import HookMisses, Tally
 from nodewatch.agent.validation import Answers, Validation, content_of, judge_writes
+from nodewatch.agent.wake import WakePipe
 from nodewatch.checks._api import Phase
 from nodewatch.config.agent import CheckSettings
 from nodewatch.errors import SensorError
@@ -86,11 +87,12 @@ class Loop:
         self._notifier = notifier
         self._watchdog_s = watchdog_s
         self._validate_timeout_s = validate_timeout_s
-        self._hook_misses = hook_misses
+        self._misses = HookMisses(hook_misses)
+        self._tally = Tally()
         self._memory, self._verdict, _ = verdicts.fold(state.memory, (), time.time(), rules)
         self._reporter: Reporter | None = None
         self._requests: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake_pipe = WakePipe()
         self._is_stopping = False
         chance = random.Random()
         self._cadences = {
@@ -109,12 +111,6 @@ class Loop:
         self._answers = Answers()
         self._forgotten: list[str] = []
         self._saved = state
-        self._check_seconds: dict[str, float] = {}
-        self._check_runs: dict[str, int] = {}
-        self._check_unknowns: dict[str, int] = {}
-        self._hook_answers: dict[tuple[str, str], int] = {}
-        self._misses = 0
-        self._misses_offset = 0
 
     @property
     def verdict(self) -> Verdict:
@@ -124,7 +120,7 @@ class Loop:
     @property
     def wake_fd(self) -> int:
         """A byte written here ends the loop's wait; signals write it too."""
-        return self._wake_write
+        return self._wake_pipe.write_fd
 
     def report_to(self, reporter: Reporter) -> None:
         """Wake `reporter` for every event from now on."""
@@ -134,7 +130,7 @@ class Loop:
         """Take the controller's requests. Called from the sender's thread."""
         for each in requests:
             self._requests.put(each)
-        self._wake()
+        self._wake_pipe.wake()
 
     def stop(self) -> None:
         """End the loop. May be called from a signal handler."""
@@ -151,13 +147,13 @@ class Loop:
         """The figures for the metrics server. Called from its thread; each copy is made in one step."""
         return Measurements(
             verdict=self._verdict,
-            check_seconds=dict(self._check_seconds),
-            check_runs=dict(self._check_runs),
-            check_unknowns=dict(self._check_unknowns),
-            hook_answers=dict(self._hook_answers),
+            check_seconds=dict(self._tally.check_seconds),
+            check_runs=dict(self._tally.check_runs),
+            check_unknowns=dict(self._tally.check_unknowns),
+            hook_answers=dict(self._tally.hook_answers),
             hook_refused=self._hooks.refused,
             hook_errors=self._hooks.errors,
-            hook_misses=self._misses,
+            hook_misses=self._misses.count,
             spool_depth=self._spool.depth,
             spool_dropped=self._spool.dropped,
             spool_on_disk=self._spool.error is None,
@@ -173,8 +169,8 @@ class Loop:
         self.emit("verdict", {"verdict": self._verdict.to_json()})
         while not self._is_stopping:
             ready = self._wait()
-            if self._wake_read in ready:
-                self._drain_wake()
+            if self._wake_pipe.read_fd in ready:
+                self._wake_pipe.clear()
             now = time.monotonic()
             # The kernel log first: a job that asks in the same instant must hear of the fault.
             if self._streams:
@@ -196,7 +192,7 @@ class Loop:
     def _wait(self) -> set[int]:
         poll = select.poll()
         log_fd = self._log.fileno() if self._streams else None
-        fds = [self._wake_read, *self._hooks.filenos()]
+        fds = [self._wake_pipe.read_fd, *self._hooks.filenos()]
         fds += [fd for sensor in self._all_sensors() for fd in sensor.filenos()]
         fds += [] if log_fd is None else [log_fd]
         fds += self._drain.filenos() if self._drain is not None else ()
@@ -283,11 +279,7 @@ class Loop:
 
     def _run(self, settings: CheckSettings, reading: Reading) -> CheckResult:
         result = run_check(settings, reading)
-        name = result.check
-        self._check_seconds[name] = result.seconds
-        self._check_runs[name] = self._check_runs.get(name, 0) + 1
-        if result.status is CheckStatus.UNKNOWN:
-            self._check_unknowns[name] = self._check_unknowns.get(name, 0) + 1
+        self._tally.ran(result)
         return result
 
     def _fold(self, results: Sequence[CheckResult], *, tell: bool = False) -> None:
@@ -302,9 +294,7 @@ class Loop:
 
     def _decide(self, request: HookRequest) -> HookAnswer:
         answer = verdicts.answer(request.ask, self._verdict)
-        word = "denied" if not answer.allow else "uncertain" if answer.counted else "allowed"
-        key = (request.ask, word)
-        self._hook_answers[key] = self._hook_answers.get(key, 0) + 1
+        self._tally.answered(request.ask, answer)
         if not answer.allow:
             # Every look of a health check at a node that is out would be an event a minute and no news.
             if request.ask != "healthcheck":
@@ -405,21 +395,8 @@ class Loop:
         self._fold(())
         if self._log.position != self._saved.position:
             self._save()
-        self._count_misses()
+        self._misses.look()
         self._notifier.status(f"{self._verdict.state.value}, {self._spool.depth} events wait for the controller")
-
-    def _count_misses(self) -> None:
-        try:
-            with open(self._hook_misses, "rb") as stream:
-                size = os.fstat(stream.fileno()).st_size
-                if size < self._misses_offset:
-                    self._misses_offset = 0
-                stream.seek(self._misses_offset)
-                text = stream.read(1 << 20)
-        except OSError:
-            return
-        self._misses += text.count(b"\n")
-        self._misses_offset += len(text)
 
     def _feed(self, now: float) -> None:
         if self._watchdog_s is not None and now >= self._fed_at + self._watchdog_s:
@@ -443,20 +420,6 @@ class Loop:
         yield from self._sensors.values()
         if self._write_sensor is not None:
             yield self._write_sensor
-
-    def _wake(self) -> None:
-        try:
-            os.write(self._wake_write, b"\0")
-        except BlockingIOError:
-            # The pipe is full of earlier calls: the loop wakes anyway.
-            return
-
-    def _drain_wake(self) -> None:
-        try:
-            while os.read(self._wake_read, 4096):
-                pass
-        except BlockingIOError:
-            return
 
 
 def _outline(verdict: Verdict) -> str:

@@ -96,7 +96,7 @@ def _serve(config: AgentConfig, checks: Mapping[str, CheckSettings]) -> int:
             write_sensor=write_sensor(config.shared_filesystems, deadline_s=config.filesystem_deadline_s)
             if config.deep_write_probe and config.shared_filesystems and "shared_filesystem" in checks
             else None,
-            log=KernelLog(config.kmsg, boot_id=boot_id, position=state.position),
+            log=KernelLog(config.kmsg, boot_id=boot_id, position=state.position, lookback_s=config.kmsg_lookback_s),
             hooks=hooks,
             spool=spool,
             state=state,

@@ -47,6 +47,11 @@ def parse_answer(body: bytes) -> Answer:
     return Answer(accepted=accepted, requests=requests)
 
 
+def _line(error: Exception) -> str:
+    # A peer that speaks another protocol gets into the message with its line ends.
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 class Link:
     """One HTTP connection to the controller, kept open between messages."""
 
@@ -70,16 +75,16 @@ class Link:
             self.close()
             # A connection that was kept may have been closed by a controller that restarted: that is no failure yet.
             if not kept or isinstance(error, TimeoutError):
-                raise ChannelError(f"the controller at {self._url} does not answer ({error})") from error
+                raise ChannelError(f"the controller at {self._url} does not answer ({_line(error)})") from error
             # MUNGE refuses a credential that it has seen, so the second try needs a new one.
             credential = self._seal(json.dumps(message, separators=(",", ":")).encode("utf-8"))
             try:
                 status, body = self._exchange(credential)
             except (OSError, http.client.HTTPException) as again:
                 self.close()
-                raise ChannelError(f"the controller at {self._url} does not answer ({again})") from again
+                raise ChannelError(f"the controller at {self._url} does not answer ({_line(again)})") from again
         if status != 200:
-            said = body[:200].decode("utf-8", "replace").strip()
+            said = " ".join(body[:200].decode("utf-8", "replace").split())
             raise ChannelError(f"the controller at {self._url} refused the message with status {status}: {said}")
         return parse_answer(body)
 
@@ -147,7 +152,14 @@ class Sender(threading.Thread):
         while not self._stopping:
             self._wake.clear()
             began = time.monotonic()
-            more = self.send_once()
+            try:
+                more = self.send_once()
+            except Exception:
+                # A thread that ends in silence would make a healthy node look dead: say it, and go on.
+                _LOG.exception("the message to the controller failed in an unforeseen way: report it")
+                self._link.close()
+                self.failures += 1
+                more = False
             if more or self._stopping:
                 continue
             if self.failures == 0:

@@ -34,6 +34,8 @@ class AgentConfig:
     """Holds the instance type when `instance_type` is empty."""
     kmsg: Path = Path("/dev/kmsg")
     """The kernel log: the device, or a FIFO or a regular file that carries records in its format."""
+    kmsg_lookback_s: float = 600.0
+    """How old a line of the kernel log may be at the first start in a boot; later starts go on where the last one was."""
     boot_id_file: Path = Path("/proc/sys/kernel/random/boot_id")
     """Holds the kernel's boot id; the start of PID 1 is added to it, since containers share the kernel's."""
     shared_filesystems: tuple[str, ...] = ()
@@ -94,6 +96,7 @@ class AgentConfig:
             "filesystem_deadline_s",
             "nvml_deadline_s",
             "heartbeat_s",
+            "kmsg_lookback_s",
             "controller_silence_s",
             "info_ttl_s",
             "validate_timeout_s",

@@ -12,7 +12,8 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,21 @@ class Position:
 class KernelLog:
     """A reader of one kernel-log source that never blocks. Garbage is counted in `garbled`, lost records in `overruns`."""
 
-    def __init__(self, path: Path, *, boot_id: str, position: Position | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        boot_id: str,
+        position: Position | None = None,
+        lookback_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`lookback_s`: how old a record of the device may be when no position of this boot is known; None: any age.
+
+        `clock` is the kernel log's (seconds of CLOCK_MONOTONIC).
+        """
+        self._lookback_s = lookback_s
+        self._clock = clock
         self.garbled = 0
         self.overruns = 0
         self._path = path
@@ -162,8 +177,10 @@ class KernelLog:
         except OSError:
             status = None
         if self._fd is None or status is None or (status.st_dev, status.st_ino) != self._identity:
-            self.open()
-        elif stat.S_ISREG(self._kind) and status.st_size < self._position.offset + len(self._partial):
+            is_other = True
+        else:
+            is_other = stat.S_ISREG(self._kind) and status.st_size < self._position.offset + len(self._partial)
+        if is_other:
             self.open()
 
     def read(self) -> KmsgSample:
@@ -177,6 +194,7 @@ class KernelLog:
     def _read_device(self) -> list[KmsgRecord]:
         # One read is one record with its continuation lines.
         records: list[KmsgRecord] = []
+        oldest_us = self._oldest_us()
         while len(records) < _MAX_BATCH:
             chunk = self._read_some(_RECORD)
             if chunk is None:
@@ -188,8 +206,15 @@ class KernelLog:
             if seen is not None and record.sequence <= seen:
                 continue
             self._position = Position(boot_id=self._position.boot_id, sequence=record.sequence)
-            records.append(record)
+            if record.since_boot_us is None or record.since_boot_us >= oldest_us:
+                records.append(record)
         return records
+
+    def _oldest_us(self) -> float:
+        # An agent that is installed on a machine that has run for weeks finds faults in the ring that were repaired since.
+        if self._lookback_s is None or self._position.sequence is not None:
+            return 0.0
+        return (self._clock() - self._lookback_s) * 1e6
 
     def _read_stream(self) -> list[KmsgRecord]:
         records: list[KmsgRecord] = []

@@ -68,6 +68,13 @@ def _gpu(item: Mapping[str, Any]) -> Gpu:
     )
 
 
+def _is_gone(process: subprocess.Popen[bytes]) -> bool:
+    # A process that was just killed needs a moment to be gone: that is not yet one that cannot be ended.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=0.05)
+    return process.poll() is not None
+
+
 class NvmlSensor:
     """Polled source of `GpuSample`. The child stays between readings; one that misses its deadline is killed."""
 
@@ -105,7 +112,7 @@ class NvmlSensor:
         if self._quiet_until is not None and now < self._quiet_until:
             self._ready = Reading(not_applicable="this machine shows no NVIDIA GPU")
             return
-        if self._stuck is not None and self._stuck.poll() is None:
+        if self._stuck is not None and not _is_gone(self._stuck):
             # A second child would hang in the same driver call, then a third: one is enough.
             self._ready = Reading(error="NVML hangs in the driver and its process cannot be ended: look at dmesg")
             return

@@ -1,7 +1,7 @@
 """The process that calls NVML, so that a call that hangs in the driver hangs it and not the agent.
 
-One line `{"ask":"gpus"}` on standard input is answered by one line of JSON on standard output: `{"driver","gpus","unreadable"}`,
-or `{"error","kind"}` with kind `no_library`, `no_driver` or `other`. It ends when standard input does.
+One line `{"ask":"gpus"}` on standard input is answered by one line of JSON on standard output, `{"driver","gpus",
+"unreadable"}` or `{"error","kind"}` with kind `no_library`, `no_driver` or `other`. It ends when standard input does.
 """
 
 from __future__ import annotations

@@ -192,7 +192,7 @@ def test_an_agent_without_a_controller_drains_its_own_node(node: Node, munge: Mu
     calls = node.home / "calls"
     scontrol = node.home / "scontrol"
     scontrol.write_text(
-        f'#!/bin/sh\nprintf "%s\\n" "$*" >> {calls}\n[ "$1" = show ] && echo "NodeName=n1 State=IDLE ThreadsPerCore=1"\nexit 0\n'
+        f'#!/bin/sh\nprintf "%s\\n" "$*" >> {calls}\n[ "$1" = show ] && echo "NodeName=n1 State=IDLE Cores=1"\nexit 0\n'
     )
     scontrol.chmod(0o755)
     with_nobody = "http://127.0.0.1:9"
@@ -307,7 +307,8 @@ def test_a_wrong_configuration_is_one_sentence(tmp_path: Path, text: str | None,
 
 
 def test_the_agent_stays_small() -> None:
-    code = "import sys, nodewatch.agent.main; print([m for m in ('click', 'boto3', 'torch', 'psutil', 'pynvml') if m in sys.modules])"
+    heavy = ("click", "boto3", "torch", "psutil", "pynvml")
+    code = f"import sys, nodewatch.agent.main; print([name for name in {heavy} if name in sys.modules])"
     ended = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True
     )

@@ -50,7 +50,7 @@ def test_records(line: str, text: str, sequence: int, priority: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["", "hello", "4,1;x", "a,b,c,d;x", "4,1,2,-", " SUBSYSTEM=pci", "-1,2,3,-;x", "4,١,2,-;x"]
+    "line", ["", "hello", "4,1;x", "a,b,c,d;x", "4,1,2,-", " SUBSYSTEM=pci", "-1,2,3,-;x", "4,\u0661,2,-;x"]
 )
 def test_garbage_is_no_record(line: str) -> None:
     assert parse_record(line) is None
@@ -225,3 +225,12 @@ def test_the_device_of_this_machine() -> None:
     again = KernelLog(device, boot_id="b1", position=position)
     assert [text for text in texts(again.read()) if text.startswith(mark)] == [mark + " b"]
     again.close()
+
+
+@pytest.mark.skipif(not os.access("/dev/kmsg", os.R_OK | os.W_OK), reason="/dev/kmsg may not be used here")
+def test_the_first_look_at_the_device_leaves_out_what_is_old() -> None:
+    far_future = KernelLog(Path("/dev/kmsg"), boot_id="b1", lookback_s=10.0, clock=lambda: time.monotonic() + 1e6)
+    assert far_future.read().records == ()
+    # The old lines count as read all the same.
+    assert far_future.position.sequence is not None
+    far_future.close()

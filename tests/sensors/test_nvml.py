@@ -96,7 +96,7 @@ def gpus(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return state
 
 
-def sensor_of(tmp_path: Path, *, expected: int | None = 4, deadline_s: float = 5.0, mode: str = "auto") -> NvmlSensor:
+def sensor_of(tmp_path: Path, *, expected: int | None = 4, deadline_s: float = 20.0, mode: str = "auto") -> NvmlSensor:
     return NvmlSensor(deadline_s=deadline_s, expected=expected, mode=mode, pci_devices=tmp_path)
 
 
@@ -107,7 +107,7 @@ def sensor(tmp_path: Path) -> Iterator[NvmlSensor]:
     made.close()
 
 
-def read(sensor: NvmlSensor, seconds: float = 10.0) -> Reading:
+def read(sensor: NvmlSensor, seconds: float = 30.0) -> Reading:
     sensor.start(time.monotonic())
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -149,11 +149,11 @@ def test_a_gpu_that_is_lost_keeps_its_name_and_the_child_stays(sensor: NvmlSenso
 
 def test_a_call_that_hangs_costs_one_reading(tmp_path: Path, gpus: Path) -> None:
     gpus.write_text("wwww")
-    sensor = sensor_of(tmp_path, deadline_s=1.0)
+    sensor = sensor_of(tmp_path, deadline_s=2.5)
     sample(read(sensor))
     gpus.write_text("whww")
     reading = read(sensor)
-    assert "did not answer within 1 s" in (reading.error or "")
+    assert "did not answer within 2.5 s" in (reading.error or "")
     gpus.write_text("wwww")
     assert len(sample(read(sensor)).gpus) == 4
     assert sensor.restarts == 2
