@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -330,3 +331,33 @@ def _spooled(node: Node) -> list[str]:
 def _first_at(controller: FakeController) -> float:
     verdict = next(e["verdict"] for e in controller.of_kind("verdict") if e["verdict"]["findings"])
     return float(verdict["findings"][0]["first_at"])
+
+
+def test_the_real_hooks_are_answered(node: Node) -> None:
+    node.start()
+    environment = {
+        **os.environ,
+        "NODEWATCH_AGENT_SOCKET": str(node.socket),
+        "NODEWATCH_HOOK_MISSES": str(node.home / "hook-misses"),
+        "SLURM_JOB_ID": "17",
+        "SLURM_JOB_USER": "ada",
+    }
+
+    # As the package lays them out: the hooks and their one module side by side.
+    hooks = node.home / "hooks"
+    hooks.mkdir()
+    shutil.copy(ROOT / "nodewatch" / "hooks.py", hooks / "nodewatch_hooks.py")
+
+    def hook(name: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-IS", shutil.copy(ROOT / name, hooks)]
+        return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=10, check=False)
+
+    for name in ("prolog_epilog/prolog", "prolog_epilog/epilog", "slurm_hooks/healthcheck"):
+        assert hook(name).returncode == 0, name
+    node.kernel_says(XID_79)
+    until(lambda: node.ask("prolog")["allow"] is False, what="the denial")
+    for name in ("prolog_epilog/prolog", "prolog_epilog/epilog"):
+        denied = hook(name)
+        assert denied.returncode != 0, name
+    assert not (node.home / "hook-misses").exists()
+    assert any('"hook_denied"' in line and '"id":"17"' in line for line in _spooled(node))

@@ -1,0 +1,72 @@
+"""The agent with GPUs: the rehearsal cluster's libnvidia-ml.so.1 under the real nvidia-ml-py, in the agent's own child."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .world import ROOT, FakeController, Node, until
+
+SOURCE = ROOT / "nodewatch" / "lab" / "libnvidia_ml.c"
+pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc builds the library: apt-get install gcc")
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("nvml")
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", "-o", str(home / "libnvidia-ml.so.1"), str(SOURCE), "-lpthread"], check=True
+    )
+    return home
+
+
+@pytest.fixture
+def gpu_node(node: Node, library: Path, controller: FakeController) -> Node:
+    hardware = node.home / "hardware"
+    lines = [f"gpu {n} uuid GPU-{n}\ngpu {n} bus 00000000:1{n}:00.0\n" for n in range(8)]
+    hardware.write_text("driver 570.1\n" + "".join(lines))
+    node.environment = {"LD_LIBRARY_PATH": str(library), "NODEWATCH_LAB_HARDWARE": str(hardware)}
+    node.settings |= {"controller_url": controller.url, "nvml": "auto", "gpus": 8, "nvml_deadline_s": 1.0}
+    node.tables = "".join(f"[checks.{name}]\nevery_s = 0.3\n" for name in ("gpu_lost", "gpu_count", "gpu_row_remap"))
+    return node
+
+
+def state(controller: FakeController) -> str:
+    return str(controller.messages[-1]["verdict"]["state"]) if controller.messages else ""
+
+
+def test_a_gpu_that_nvml_calls_lost_fails_the_node(gpu_node: Node, controller: FakeController) -> None:
+    gpu_node.start()
+    until(lambda: state(controller) == "healthy", what="healthy")
+    with open(gpu_node.home / "hardware", "a") as hardware:
+        hardware.write("gpu 3 lost 1\n")
+    until(lambda: "gpu.lost" in controller.faults(), what="the finding")
+    findings = controller.of_kind("verdict")[-1]["verdict"]["findings"]
+    assert [(finding["fault"], finding["subject"]) for finding in findings] == [("gpu.lost", "GPU-3")]
+    assert gpu_node.ask("prolog")["allow"] is False
+
+
+def test_a_driver_that_hangs_makes_the_node_unknown_and_holds_up_nothing(
+    gpu_node: Node, controller: FakeController
+) -> None:
+    gpu_node.start()
+    until(lambda: state(controller) == "healthy", what="healthy")
+    assert gpu_node.process is not None
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(gpu_node.process.pid)], capture_output=True, text=True, check=True
+    )
+    for pid in listed.stdout.split():
+        os.kill(int(pid), signal.SIGSTOP)
+    until(lambda: state(controller) == "unknown", what="unknown")
+    answer = gpu_node.ask("prolog")
+    if answer["counted"]:
+        assert answer["allow"] is True
+        assert "cannot tell" in answer["reason"]
+    # The child was ended and another one answers.
+    until(lambda: state(controller) == "healthy", what="healthy again")
+    assert gpu_node.stop() < 1.0
