@@ -23,7 +23,7 @@ from nodewatch.agent.self_drain import SelfDrain
 from nodewatch.agent.spool import Spool
 from nodewatch.agent.state import State, StateFile
 from nodewatch.agent.tally import HookMisses, Tally
-from nodewatch.agent.validation import Answers, Validation, content_of, judge_writes
+from nodewatch.agent.validation import Answers, Given, Validation, content_of, judge_writes
 from nodewatch.agent.wake import WakePipe
 from nodewatch.checks._api import Phase
 from nodewatch.config.agent import CheckSettings
@@ -310,7 +310,7 @@ class Loop:
             if not isinstance(key, str) or not key:
                 _LOG.warning("a request of the controller without a key was ignored: %.200r", request)
             elif kind == "validate":
-                self._ask_validation(key, request.get("forget"))
+                self._ask_validation(key, request.get("forget"), now)
             elif kind == "forget":
                 self._forget(key, request.get("family"))
             else:
@@ -318,12 +318,11 @@ class Loop:
         if self._validation is None and self._waiting:
             self._start_validation(self._waiting.pop(0), now)
 
-    def _ask_validation(self, key: str, family: object) -> None:
+    def _ask_validation(self, key: str, family: object, now: float) -> None:
         given = self._answers.given(key)
         if given is not None:
-            content, event_id = given
-            if not self._spool.is_waiting(event_id):
-                self._answers.keep(key, content, self.emit("validated", content))
+            if self._answers.may_repeat(key, now) and not self._spool.is_waiting(given.event_id):
+                self._answer_validation(key, given.content, now)
         elif key not in self._waiting and (self._validation is None or self._validation.key != key):
             if family is not None:
                 self._forget(key, family)
@@ -379,7 +378,10 @@ class Loop:
             for _ in range(self._rules.clear_after):
                 self._fold(good)
         _LOG.info("validation %s: passed is %s", validation.key, content["passed"])
-        self._answers.keep(validation.key, content, self.emit("validated", content))
+        self._answer_validation(validation.key, content, now)
+
+    def _answer_validation(self, key: str, content: Mapping[str, Any], now: float) -> None:
+        self._answers.keep(key, Given(content=content, event_id=self.emit("validated", content), at=now))
 
     def _advance_drain(self, now: float) -> None:
         if self._drain is None:

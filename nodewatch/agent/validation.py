@@ -18,6 +18,7 @@ from nodewatch.sensors.mounts import MountSensor
 from nodewatch.sensors.reading import Reading
 
 _KEPT_ANSWERS = 64
+_REPEAT_S = 2.0
 
 
 def write_sensor(paths: Sequence[str], *, deadline_s: float) -> MountSensor:
@@ -76,19 +77,36 @@ def content_of(key: str, results: Sequence[CheckResult]) -> dict[str, Any]:
     return {"key": key, "passed": passed(results), "results": [result.to_json() for result in results]}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """An answer, the event that carried it last, and when that was (monotonic seconds)."""
+
+    content: Mapping[str, Any]
+    event_id: str
+    at: float
+
+
 class Answers:
     """The answers given, by the key of their request: a request that is repeated is answered again and not run again."""
 
     def __init__(self) -> None:
-        self._given: dict[str, tuple[Mapping[str, Any], str]] = {}
+        self._given: dict[str, Given] = {}
 
-    def keep(self, key: str, content: Mapping[str, Any], event_id: str) -> None:
-        """Remember the answer to `key` and the event that carries it; the oldest beyond 64 are forgotten."""
+    def keep(self, key: str, given: Given) -> None:
+        """Remember the answer to `key`; the oldest beyond 64 are forgotten."""
         self._given.pop(key, None)
-        self._given[key] = (content, event_id)
+        self._given[key] = given
         while len(self._given) > _KEPT_ANSWERS:
             del self._given[next(iter(self._given))]
 
-    def given(self, key: str) -> tuple[Mapping[str, Any], str] | None:
-        """The answer to `key` and the id of the event that carried it last."""
+    def given(self, key: str) -> Given | None:
+        """The answer to `key`, None when there was none yet."""
         return self._given.get(key)
+
+    def may_repeat(self, key: str, now: float) -> bool:
+        """Whether the answer to `key` may be sent again.
+
+        Every event is sent at once and its answer may hold the same request: without a pause the two would run in a circle.
+        """
+        given = self._given.get(key)
+        return given is not None and now >= given.at + _REPEAT_S

@@ -20,7 +20,7 @@ from nodewatch.agent.runner import Cadence, run_check
 from nodewatch.agent.self_drain import SelfDrain, is_out
 from nodewatch.agent.sender import parse_answer
 from nodewatch.agent.state import State, StateFile
-from nodewatch.agent.validation import Answers, Validation
+from nodewatch.agent.validation import Answers, Given, Validation
 from nodewatch.checks._api import CheckSpec, Phase, load_checks
 from nodewatch.config.agent import AgentConfig, CheckSettings, check_settings, gpus_expected, warnings_of
 from nodewatch.errors import ChannelError, ConfigError, SensorError
@@ -285,12 +285,15 @@ def test_a_validation_takes_only_readings_that_began_after_it() -> None:
     assert (late.check, late.status) == ("b", CheckStatus.UNKNOWN)
 
 
-def test_answers_are_bounded() -> None:
+def test_answers_are_bounded_and_not_repeated_in_a_circle() -> None:
     answers = Answers()
     for number in range(100):
-        answers.keep(f"k{number}", {}, "id")
+        answers.keep(f"k{number}", Given(content={}, event_id="id", at=10.0))
     assert answers.given("k0") is None
-    assert answers.given("k99") == ({}, "id")
+    assert answers.given("k99") == Given(content={}, event_id="id", at=10.0)
+    assert not answers.may_repeat("k99", 10.1)
+    assert answers.may_repeat("k99", 12.0)
+    assert not answers.may_repeat("k0", 99.0)
 
 
 def test_settings_of_checks() -> None:
