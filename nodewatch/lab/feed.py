@@ -65,8 +65,15 @@ class Follower:
         self._offset += len(whole) + len(newline)
         for line in whole.decode(errors="replace").splitlines():
             if line.startswith(("kmsg ", "kmsg-raw ")):
-                self._write(hardware.record(line, self._sequence))
+                self._write(hardware.record(line, self._sequence, self._clock_offset_s()))
                 self._sequence += 1
+
+    def _clock_offset_s(self) -> int:
+        # Written anew at each boot of the machine.
+        try:
+            return int((self._file.parent.parent / "clock-offset").read_text())
+        except (OSError, ValueError):
+            return 0
 
     def close(self) -> None:
         os.close(self._pipe)

@@ -93,10 +93,14 @@ def parse(text: str) -> State:
     return State(driver=driver, gpus=gpus, log=log)
 
 
-def record(line: str, sequence: int) -> bytes:
-    """A `kmsg` or `kmsg-raw` line as the record that a reader of /dev/kmsg gets."""
+def record(line: str, sequence: int, clock_offset_s: int = 0) -> bytes:
+    """A `kmsg` or `kmsg-raw` line as the record that a reader of /dev/kmsg gets.
+
+    The machine's clock since boot is `clock_offset_s` behind the host's.
+    """
     word, _, rest = line.partition(" ")
     if word == "kmsg-raw":
         return bytes.fromhex(rest)
     level, _, text = rest.partition(" ")
-    return f"{level},{sequence},{time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000},-;{text}\n".encode()
+    since_boot_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000 - clock_offset_s * 1_000_000
+    return f"{level},{sequence},{since_boot_us},-;{text}\n".encode()

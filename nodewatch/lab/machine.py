@@ -48,6 +48,9 @@ def boot(
         (place / part).mkdir(parents=True, exist_ok=True)
     (place / "upper").chmod(0o755)
     cgroup = cgroup_of(ident)
+    # A cgroup that was ended with cgroup.kill is not used again: Linux kills what is cloned from an old one into a new
+    # one below it, which is how systemd starts every service.
+    remove_cgroup(cgroup)
     cgroup.mkdir(parents=True, exist_ok=True)
     argv = [
         str(file_of("files/launch-machine")), str(cgroup), ":".join(map(str, lower)), str(place),
@@ -94,22 +97,26 @@ def find(layout: Layout, wanted: str) -> Machine:
 
 def init_pid(machine: Machine) -> int | None:
     """The host's process id of the machine's init, or None when it is not running."""
-    try:
-        children = Path(f"/proc/{machine.pid}/task/{machine.pid}/children").read_text().split()
-        if Path(f"/proc/{machine.pid}/comm").read_text().strip() != "systemd-nspawn":
-            return None
-    except OSError:
-        return None
-    for child in children:
-        try:
-            status = Path(f"/proc/{child}/status").read_text()
-        except OSError:
+    for nspawn in _children(machine.pid):
+        if _line(Path(f"/proc/{nspawn}/comm")) != "systemd-nspawn":
             continue
-        # The child that is process 1 of a namespace inside; nspawn has short-lived helpers beside it at start.
-        for line in status.splitlines():
-            if line.startswith("NSpid:") and line.split()[-1] == "1" and len(line.split()) > 2:
-                return int(child)
+        for child in _children(nspawn):
+            # The one that is process 1 of a namespace inside; nspawn has short-lived helpers beside it at start.
+            numbers = _line(Path(f"/proc/{child}/status"), "NSpid:").split()
+            if len(numbers) > 2 and numbers[-1] == "1":
+                return child
     return None
+
+
+def _children(pid: int) -> list[int]:
+    return [int(word) for word in _line(Path(f"/proc/{pid}/task/{pid}/children")).split()]
+
+
+def _line(path: Path, start: str = "") -> str:
+    """The first line that begins so; empty when there is none or the process has gone."""
+    with suppress(OSError):
+        return next((line for line in path.read_text().splitlines() if line.startswith(start)), "")
+    return ""
 
 
 def entering(machine: Machine, argv: Sequence[str]) -> list[str]:

@@ -56,6 +56,13 @@ def sinfo(node: str) -> str:
     return head("sinfo", "-h", "-n", node, "-o", "%T")
 
 
+def back_in_service(node: str) -> bool:
+    """Resume a node that Slurm took out since its uptime fell ("unexpectedly rebooted"); True when it takes jobs."""
+    if sinfo(node) == "down":
+        head("scontrol", "update", f"nodename={node}", "state=resume")
+    return sinfo(node) == "idle"
+
+
 @pytest.fixture(scope="module")
 def plain_lab() -> Iterator[dict[str, Any]]:
     lab("down")
@@ -124,6 +131,7 @@ def test_a_terminated_instance_stops_its_machine_and_a_new_one_takes_the_name(pl
     head("scontrol", "update", "nodename=n2", f"nodeaddr={new.address}")
     eventually(lambda: lab("exec", "n2", "--", "cat", f"{INSTANCE_DIR}/instance-id").stdout.strip() == new.ident)
     eventually(lambda: lab("exec", "n2", "--", "systemctl", "is-active", "slurmd").stdout.strip() == "active")
+    eventually(lambda: back_in_service("n2"))
     assert head("srun", "-w", "n2", "hostname") == "n2"
 
 
@@ -142,6 +150,15 @@ def test_a_rebooted_machine_comes_back_with_its_disk(plain_lab: dict[str, Any]) 
     lab("exec", "n4", "--", "systemctl", "reboot")
     before = again
     eventually(came_back)
+    eventually(lambda: lab("exec", "n4", "--", "systemctl", "is-system-running").stdout.strip() == "running")
+    eventually(lambda: back_in_service("n4"))
+    assert head("srun", "-w", "n4", "hostname") == "n4"
+
+
+def test_slurm_reboots_a_node_and_sees_it_return(plain_lab: dict[str, Any]) -> None:
+    head("scontrol", "reboot", "nextstate=resume", "n3")
+    eventually(lambda: "reboot" in sinfo("n3"))
+    eventually(lambda: sinfo("n3") == "idle")
 
 
 def test_capacity_is_refused_and_given_back(plain_lab: dict[str, Any]) -> None:
