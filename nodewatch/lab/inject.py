@@ -93,7 +93,15 @@ def user_bug(layout: Layout) -> str:
     head = _running(layout, "head")
     if run(machine.entering(head, ["test", "-e", PRETRAIN]), deadline_s=10, check=False).code != 0:
         raise LabError(f"the head has no {PRETRAIN} to submit: run the lab from a checkout that has train/")
-    submit = ["sbatch", "--parsable", "--auto-resume", "--chdir=/fsx", "--export=ALL,EXTRA_ARGS=--fail-at=5", PRETRAIN]
+    submit = [
+        "sbatch",
+        "--parsable",
+        "--auto-resume",
+        "--chdir=/fsx",
+        "--job-name=user-bug",
+        "--export=ALL,EXTRA_ARGS=--fail-at=5",
+        PRETRAIN,
+    ]
     done = run(machine.entering(head, submit), deadline_s=20, check=False)
     if done.code != 0:
         raise LabError(f"the job that fails by itself could not be submitted: {done.err.strip()}")

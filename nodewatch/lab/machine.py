@@ -82,7 +82,7 @@ def machines(layout: Layout) -> list[Machine]:
             found.append(Machine(**json.loads(record.read_text())))
         except (OSError, ValueError, TypeError):
             continue
-    return sorted(found, key=lambda m: tuple(int(part) for part in m.address.split(".")))
+    return sorted(found, key=lambda m: (m.ident.startswith("i-"), [int(part) for part in m.address.split(".")]))
 
 
 def find(layout: Layout, wanted: str) -> Machine:
