@@ -91,9 +91,27 @@ class SlurmCommands:
             "update", f"jobid={job_id}", "starttime=now", f"priority={priority}", f"comment={comment}", excluded
         )
 
-    def comment(self, job_id: int, text: str) -> None:
+    def reserve(self, name: str, nodes: Sequence[str], minutes: int) -> None:
         """See effects.perform.SlurmControl."""
-        self._change("update", f"jobid={job_id}", f"comment={text}")
+        result = self._scontrol(
+            "create",
+            f"reservationname={name}",
+            "starttime=now",
+            f"duration={minutes}",
+            "users=root",
+            f"nodes={fold(nodes)}",
+            "flags=ignore_jobs",
+        )
+        if not result.ok and "duplicate" in result.complaint.lower():
+            return
+        self._demand(result)
+
+    def unreserve(self, name: str) -> None:
+        """See effects.perform.SlurmControl."""
+        result = self._scontrol("delete", f"reservationname={name}")
+        # It ran out by itself, or a try before a crash deleted it.
+        if not result.ok and "not found" not in result.complaint.lower():
+            self._demand(result)
 
     # -- below --------------------------------------------------------------------------------------------------------
 
@@ -158,6 +176,7 @@ def parse_job(data: Mapping[str, Any]) -> SlurmJob:
         excluded_nodes=tuple(expand(str(data.get("excluded_nodes") or ""))),
         is_batch=bool(data.get("batch_flag", True)),
         comment=str(data.get("comment") or ""),
+        extra=str(data.get("extra") or ""),
         array_job_id=int(_number(data.get("array_job_id")) or 0) or None,
         array_task_id=_task(data.get("array_task_id")),
     )

@@ -26,6 +26,7 @@ from nodewatch.model.records import Record
 from nodewatch.policy.fold import case_to_json, fold
 from nodewatch.policy.lost import is_silent
 from nodewatch.policy.plan import plan, validation_requests
+from nodewatch.policy.requeue import unrecorded
 from nodewatch.policy.rules import Rules
 
 _log = logging.getLogger(__name__)
@@ -186,6 +187,8 @@ class Engine:
         decided = Plan()
         for _ in range(_MOST_ROUNDS):
             self.snapshot = self._read()
+            for data in unrecorded(self.snapshot, self.ledger):
+                self.note("job_started", data)
             decided = plan(self.snapshot, self.ledger, self.rules, self._clock())
             self._write_decisions(decided)
             for action in decided.actions:
@@ -195,6 +198,16 @@ class Engine:
         _log.error("the planner did not come to rest within %d rounds", _MOST_ROUNDS)
         self.counts["restless_ticks"] = self.counts.get("restless_ticks", 0) + 1
         return decided
+
+    @property
+    def is_hurried(self) -> bool:
+        """Whether a job is between its requeue and its start: the next look should come at once."""
+        jobs = self.snapshot.jobs
+        return any(
+            job_id in jobs and (jobs[job_id].is_pending or "COMPLETING" in jobs[job_id].states)
+            for job_id, marked in self.ledger.jobs.items()
+            if marked.judged_restart == marked.restart_count and marked.restarts
+        )
 
     def note(self, kind: str, data: Mapping[str, Any]) -> Record:
         """Write one record and learn from it. Raises JournalError; nothing is learnt then."""

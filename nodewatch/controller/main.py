@@ -35,6 +35,7 @@ from nodewatch.service import Notifier
 _log = logging.getLogger("nodewatch.controller")
 _REACH_TIMEOUT_S = 0.5
 _INBOX_PERIOD_S = 0.2
+_HURRIED_TICK_S = 0.1
 
 
 class Controller:
@@ -100,7 +101,8 @@ class Controller:
 
     def _rest(self) -> None:
         """Until the next tick is due, an agent has news, or a hook has left a file."""
-        end = time.monotonic() + self._config.tick_s
+        tick_s = min(self._config.tick_s, _HURRIED_TICK_S) if self._engine.is_hurried else self._config.tick_s
+        end = time.monotonic() + tick_s
         while not self._stop.is_set():
             left = end - time.monotonic()
             if left <= 0 or self._wake.wait(min(left, _INBOX_PERIOD_S)):

@@ -37,8 +37,11 @@ class SlurmControl(Protocol):
     def expedite(self, job_id: int, *, priority: int, exclude: Sequence[str], comment: str) -> None:
         """Let a pending job start now."""
 
-    def comment(self, job_id: int, text: str) -> None:
-        """Set a job's comment."""
+    def reserve(self, name: str, nodes: Sequence[str], minutes: int) -> None:
+        """Keep nodes from all jobs, those running there left alone, for at most so long."""
+
+    def unreserve(self, name: str) -> None:
+        """Delete a reservation; one that is gone already is no error."""
 
 
 class Ec2Control(Protocol):
@@ -79,8 +82,10 @@ def perform(action: act.Action, slurm: SlurmControl, ec2: Ec2Control | None) -> 
             slurm.requeue(job_id)
         case act.Expedite(job_id=job_id, priority=priority, exclude=exclude, comment=comment):
             slurm.expedite(job_id, priority=priority, exclude=exclude, comment=comment)
-        case act.Tell(job_id=job_id, comment=comment):
-            slurm.comment(job_id, comment)
+        case act.KeepNodes(name=name, nodes=nodes, minutes=minutes):
+            slurm.reserve(name, nodes, minutes)
+        case act.FreeNodes(name=name):
+            slurm.unreserve(name)
         case act.Launch(key=key, node=node, launch_template=template, subnet_id=subnet_id):
             tags = {"nodewatch:node": node, "nodewatch:action": key, "Name": node}
             instance = _needed(ec2).launch(template=template, subnet_id=subnet_id, tags=tags, token=client_token(key))

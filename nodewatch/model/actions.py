@@ -72,12 +72,23 @@ class Expedite:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tell:
-    """Write into a job's comment why it was not started again."""
+class KeepNodes:
+    """Reserve nodes for a moment so that no other job takes them between a requeue and its start (docs/decisions/0003)."""
 
     key: str
     job_id: int
-    comment: str
+    name: str
+    nodes: tuple[str, ...]
+    minutes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreeNodes:
+    """Delete that reservation: the requeued job, first in the queue, takes the nodes."""
+
+    key: str
+    job_id: int
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +143,8 @@ Action = (
     | ReleaseSpare
     | Requeue
     | Expedite
-    | Tell
+    | KeepNodes
+    | FreeNodes
     | Reboot
     | Launch
     | Terminate
@@ -147,7 +159,8 @@ _KINDS: dict[str, Callable[..., Action]] = {
     "release_spare": ReleaseSpare,
     "requeue": Requeue,
     "expedite": Expedite,
-    "tell": Tell,
+    "keep_nodes": KeepNodes,
+    "free_nodes": FreeNodes,
     "reboot": Reboot,
     "launch": Launch,
     "terminate": Terminate,
@@ -195,8 +208,10 @@ def describe(action: Action) -> str:
             return f"requeue job {job}: {reason}"
         case Expedite(job_id=job, exclude=exclude):
             return f"start job {job} now" + (f", not on {','.join(exclude)}" if exclude else "")
-        case Tell(job_id=job, comment=comment):
-            return f"tell job {job}: {comment}"
+        case KeepNodes(job_id=job, nodes=nodes):
+            return f"keep {','.join(nodes)} for job {job}"
+        case FreeNodes(job_id=job):
+            return f"free the nodes kept for job {job}"
         case Reboot(node=node):
             return f"reboot {node}"
         case Launch(node=node, launch_template=template):

@@ -116,6 +116,8 @@ class SlurmJob:
     excluded_nodes: tuple[str, ...] = ()
     is_batch: bool = True
     comment: str = ""
+    extra: str = ""
+    """Slurm's Extra field; our plugin writes the mark there for a step of a job that was submitted without it."""
     array_job_id: int | None = None
     array_task_id: int | None = None
 

@@ -37,6 +37,7 @@ def plan(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Plan:
     _admit(cases, faults, snapshot, ledger, rules, now, held)
     actions = _advance(cases, snapshot, ledger, rules, now, held)
     judgements = _jobs(cases, snapshot, ledger, rules, now, actions, held)
+    actions += requeue.free_kept(ledger, rules, now)
     actions += [a for a in spares.top_up(snapshot, ledger, rules, now) if due(a, ledger, rules, now)]
     brake = guards.observing(rules)
     if brake is not None:

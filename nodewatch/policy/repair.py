@@ -349,7 +349,14 @@ def _next_rung(case: Case, scene: Scene, why: str) -> StepOutcome:
 
 
 def _begin(case: Case, action: act.Action, scene: Scene) -> StepOutcome:
-    """The action, when it is due; otherwise why not. A destructive one waits until the node is empty."""
+    """The action, when it is due; otherwise why not. A destructive one waits until the node is empty; none is begun on a
+    node that somebody took over meanwhile."""
+    taken_over = guards.foreign(case, scene.snapshot)
+    record = scene.ledger.actions.get(action.key)
+    # One that was intended and has no outcome may have happened: it is settled whoever has the node now.
+    is_unsettled = record is not None and record.state is ActionState.INTENDED
+    if taken_over is not None and not is_unsettled:
+        return StepOutcome(case=case, held=(taken_over,))
     if isinstance(action, act.DESTRUCTIVE) and case.family != "node" and scene.snapshot.is_busy(case.node):
         return StepOutcome(case=case, held=(f"{case.node} is busy again: {act.word_of(action)} waits",))
     if due(action, scene.ledger, scene.rules, scene.now):

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from nodewatch.model.actions import Action, Expedite, Requeue, Tell
+from nodewatch.model.actions import Action, Expedite, FreeNodes, KeepNodes, Requeue
 from nodewatch.model.cluster import SlurmJob, Snapshot
 from nodewatch.model.health import NodeState, Severity
-from nodewatch.model.ledger import Case, Cause, Ledger, MarkedJob
+from nodewatch.model.ledger import ActionState, Case, Cause, Ledger, MarkedJob
 from nodewatch.model.plan import Held, Judgement
 from nodewatch.policy.attempts import due
 from nodewatch.policy.lost import is_silent
 from nodewatch.policy.rules import Rules
 
+EXTRA_MARK = "nodewatch:auto-resume="
 _STARTS_SOON_S = 1.0
+KEEP_MINUTES = 1
+"""Slurm counts reservations in minutes; one outlasts the clean-up of a run by far and ends by itself if we die."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,7 @@ def decide(
     if seen is not None and seen.is_pending:
         return _start_again(job, seen, cases, snapshot, ledger, rules, now)
     if job.judged_restart >= job.restart_count:
-        return _carry_out(job, seen, ledger, rules, now)
+        return _carry_out(job, seen, cases, snapshot, ledger, rules, now)
     case = blamed(job, cases, rules, now)
     if job.ended_at is None:
         if case is None or seen is None or not seen.is_running:
@@ -106,22 +109,70 @@ def _judgement(job: MarkedJob, cause: Cause, text: str, *, restarts: bool, node:
     return JobDecision(judgement=judgement)
 
 
-def _carry_out(job: MarkedJob, seen: SlurmJob | None, ledger: Ledger, rules: Rules, now: float) -> JobDecision:
-    """The action that the last judgement asks for."""
-    if seen is None or job.judged_restart != job.restart_count or seen.has_succeeded:
+def _carry_out(
+    job: MarkedJob,
+    seen: SlurmJob | None,
+    cases: Sequence[Case],
+    snapshot: Snapshot,
+    ledger: Ledger,
+    rules: Rules,
+    now: float,
+) -> JobDecision:
+    """The requeue that the last judgement asks for."""
+    if seen is None or job.judged_restart != job.restart_count or seen.has_succeeded or not job.restarts:
         return JobDecision()
-    key = f"job:{job.job_id}:{int(job.started_at)}:{job.restart_count}"
-    action: Action
-    if job.restarts:
-        action = Requeue(
-            key=f"{key}:requeue", job_id=job.job_id, node=job.judged_node, cause=job.judged_cause, reason=job.judged
+    requeue = Requeue(
+        key=f"{_run_key(job)}:requeue",
+        job_id=job.job_id,
+        node=job.judged_node,
+        cause=job.judged_cause,
+        reason=job.judged,
+    )
+    if not due(requeue, ledger, rules, now):
+        return JobDecision()
+    keep = _keep_nodes(job, cases, snapshot)
+    actions: tuple[Action, ...] = (requeue,)
+    if keep is not None and due(keep, ledger, rules, now):
+        actions = (keep, requeue)
+    return JobDecision(actions=actions)
+
+
+def _keep_nodes(job: MarkedJob, cases: Sequence[Case], snapshot: Snapshot) -> KeepNodes | None:
+    """The job's healthy nodes and the spare, kept from jobs that wait for nodes in the same partition.
+
+    A requeued job may start only after Slurm has cleaned up its last run, and by then a waiting one has the nodes.
+    """
+    if not any(j.is_pending and j.partition == job.partition for j in snapshot.jobs.values()):
+        return None
+    out = {case.node for case in cases if case.is_out}
+    spares = {case.spare for case in cases if case.is_out and case.node in job.nodes and case.spare}
+    nodes = tuple(sorted((set(job.nodes) - out) | spares))
+    if not nodes:
+        return None
+    name = f"nodewatch-{job.job_id}-{job.restart_count}"
+    return KeepNodes(key=f"{_run_key(job)}:keep", job_id=job.job_id, name=name, nodes=nodes, minutes=KEEP_MINUTES)
+
+
+def free_kept(ledger: Ledger, rules: Rules, now: float) -> Iterator[FreeNodes]:
+    """Reservations of ours to delete: the job was let start, or that did not come about in time."""
+    for key, record in sorted(ledger.actions.items()):
+        if not isinstance(record.action, KeepNodes) or record.state is ActionState.FAILED:
+            continue
+        prefix = key.removesuffix(":keep")
+        expedited = any(
+            known.state is ActionState.DONE
+            for k, known in ledger.actions.items()
+            if k.startswith(f"{prefix}:expedite:")
         )
-    elif job.ended_at is None:
-        # All restarts are used up and the job still runs: whether it survives is its own affair.
-        return JobDecision()
-    else:
-        action = Tell(key=f"{key}:tell", job_id=job.job_id, comment=f"nodewatch: {job.judged}")
-    return JobDecision(actions=(action,)) if due(action, ledger, rules, now) else JobDecision()
+        ran_out = now - record.at > 60 * KEEP_MINUTES
+        free = FreeNodes(key=f"{prefix}:free", job_id=record.action.job_id, name=record.action.name)
+        if (expedited or ran_out) and due(free, ledger, rules, now):
+            yield free
+
+
+def _run_key(job: MarkedJob) -> str:
+    """Actions about one run of one job share this; a job id alone is used again after Slurm's state is wiped."""
+    return f"job:{job.job_id}:{int(job.started_at)}:{job.restart_count}"
 
 
 def _start_again(
@@ -141,7 +192,7 @@ def _start_again(
     waits = seen.begins_at is not None and seen.begins_at > now + _STARTS_SOON_S
     if not waits and exclude == tuple(sorted(seen.excluded_nodes)):
         return JobDecision()
-    key = f"job:{job.job_id}:{int(job.started_at)}:{job.restart_count}:expedite:{','.join(exclude)}"
+    key = f"{_run_key(job)}:expedite:{','.join(exclude)}"
     rivals = [j.priority for j in snapshot.jobs.values() if j.is_pending and j.partition == seen.partition]
     action = Expedite(
         key=key,
@@ -168,3 +219,24 @@ def interrupted_without_mark(case: Case, snapshot: Snapshot, ledger: Ledger) -> 
         if job.job_id not in ledger.jobs and job.is_running:
             why = f"runs on {case.node}, which failed, and was not submitted with --auto-resume: left to end by itself"
             yield Held(subject=f"job {job.job_id}", why=why, case_id=case.case_id)
+
+
+def unrecorded(snapshot: Snapshot, ledger: Ledger) -> Iterator[dict[str, object]]:
+    """Running jobs whose mark stands only in Slurm's Extra field (a step submitted with the flag), as `job_started` records."""
+    for job_id, job in sorted(snapshot.jobs.items()):
+        mark = job.extra.removeprefix(EXTRA_MARK)
+        if mark == job.extra or not job.is_running or job.started_at is None:
+            continue
+        known = ledger.jobs.get(job_id)
+        if known is not None and known.restart_count == job.restart_count:
+            continue
+        yield {
+            "job_id": job_id,
+            "restart_count": job.restart_count,
+            "nodes": ",".join(job.nodes),
+            "node_names": list(job.nodes),
+            "user": job.user,
+            "partition": job.partition,
+            "auto_resume": mark,
+            "at": job.started_at,
+        }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from nodewatch.errors import CapacityError, Ec2Error
 from nodewatch.model.cluster import Instance
@@ -20,6 +20,8 @@ class FakeEc2:
         self.outage = False
         self.lag = False
         self.hidden: set[str] = set()
+        self.watch: Callable[[str, str], None] = lambda _verb, _node: None
+        """Called with (verb, node) just before a launch or a termination takes effect."""
         self.launched: list[str] = []
         self.terminated: list[str] = []
 
@@ -45,6 +47,7 @@ class FakeEc2:
             return self._instances[self._tokens[token]]
         if self.no_capacity:
             raise CapacityError("EC2 refused: InsufficientInstanceCapacity", code="InsufficientInstanceCapacity")
+        self.watch("launch", tags["nodewatch:node"])
         instance = self.add(tags["nodewatch:node"])
         self._tokens[token] = instance.instance_id
         self.launched.append(instance.instance_id)
@@ -56,6 +59,7 @@ class FakeEc2:
         """See effects.perform.Ec2Control."""
         self._up()
         if instance_id in self._instances and self._instances[instance_id].is_alive:
+            self.watch("terminate", self._instances[instance_id].node)
             self._instances[instance_id] = dataclasses.replace(self._instances[instance_id], state="terminated")
             self.terminated.append(instance_id)
 

@@ -25,9 +25,13 @@ class FakeSlurm:
         self.job_table: dict[int, SlurmJob] = {}
         self._sizes: dict[int, int] = {}
         self._next_job = 1
+        self.reservations: dict[str, tuple[tuple[str, ...], float]] = {}
+        """Nodes and end by reservation name."""
         self.outage = False
         self.refuse: list[str] = []
         self.calls: list[str] = []
+        self.watch: Callable[[str, str], None] = lambda _verb, _node: None
+        """Called with (verb, node) just before a node is changed."""
         self.started: list[tuple[int, int, tuple[str, ...]]] = []
         """(job id, restart count, nodes) for each start since the list was last emptied by the world."""
         self.ended: list[tuple[int, int, str]] = []
@@ -77,9 +81,14 @@ class FakeSlurm:
         )
         self._release(job)
 
+    def set_extra(self, job_id: int, text: str) -> None:
+        """What the plugin writes into a job's Extra field."""
+        self.job_table[job_id] = dataclasses.replace(self.job_table[job_id], extra=text)
+
     def schedule(self) -> None:
         """Start what can start, by priority."""
         now = self._clock()
+        kept = {node for nodes, end in self.reservations.values() if end > now for node in nodes}
         pending = sorted((j for j in self.job_table.values() if j.is_pending), key=lambda j: (-j.priority, j.job_id))
         for job in pending:
             if job.begins_at is not None and job.begins_at > now:
@@ -87,7 +96,7 @@ class FakeSlurm:
             free = [
                 name
                 for name, node in sorted(self.node_table.items())
-                if node.is_idle and name not in job.excluded_nodes
+                if node.is_idle and name not in job.excluded_nodes and name not in kept
             ]
             size = self._sizes[job.job_id]
             if len(free) < size:
@@ -118,11 +127,13 @@ class FakeSlurm:
     def drain(self, node: str, reason: str) -> None:
         """See effects.perform.SlurmControl."""
         self._call(f"drain {node}")
+        self.watch("drain", node)
         self._set(node, {"DRAIN"}, reason)
 
     def mark_down(self, node: str, reason: str) -> None:
         """See effects.perform.SlurmControl."""
         self._call(f"down {node}")
+        self.watch("down", node)
         self._set(node, {"DOWN"}, reason)
         for job in [j for j in self.job_table.values() if j.is_running and node in j.nodes]:
             self.ended.append((job.job_id, job.restart_count, "0:0"))
@@ -131,16 +142,19 @@ class FakeSlurm:
     def resume(self, node: str) -> None:
         """See effects.perform.SlurmControl."""
         self._call(f"resume {node}")
+        self.watch("resume", node)
         self._resume(node)
 
     def set_address(self, node: str, address: str) -> None:
         """See effects.perform.SlurmControl."""
         self._call(f"address {node} {address}")
+        self.watch("address", node)
         self.node_table[node] = dataclasses.replace(self.node_table[node], address=address)
 
     def reboot(self, node: str, reason: str) -> None:
         """See effects.perform.SlurmControl."""
         self._call(f"reboot {node}")
+        self.watch("reboot", node)
         self._set(node, {"DRAIN", "REBOOT_ISSUED"}, reason)
 
     def requeue(self, job_id: int) -> None:
@@ -163,10 +177,15 @@ class FakeSlurm:
             job, begins_at=None, priority=priority, excluded_nodes=tuple(exclude), comment=comment
         )
 
-    def comment(self, job_id: int, text: str) -> None:
+    def reserve(self, name: str, nodes: Sequence[str], minutes: int) -> None:
         """See effects.perform.SlurmControl."""
-        self._call(f"comment {job_id}")
-        self.job_table[job_id] = dataclasses.replace(self.job_table[job_id], comment=text)
+        self._call(f"reserve {name}")
+        self.reservations[name] = (tuple(nodes), self._clock() + 60 * minutes)
+
+    def unreserve(self, name: str) -> None:
+        """See effects.perform.SlurmControl."""
+        self._call(f"unreserve {name}")
+        self.reservations.pop(name, None)
 
     # -- below --------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from nodewatch.controller.engine import Engine
 from nodewatch.model import actions as act
-from nodewatch.model.cluster import OWNED_PREFIX, SlurmJob, SlurmNode
+from nodewatch.model.cluster import SlurmJob, SlurmNode
 from nodewatch.model.health import Finding, Remedy, Severity, StandingFinding, Verdict, state_of
 from nodewatch.model.ledger import Case
 from nodewatch.policy.plan import plan
@@ -122,6 +122,7 @@ class World:
             self._machines[name] = Machine(world=self, name=name, instance_id=instance.instance_id, since=self.clock())
         self.engine = self._engine()
         self.drop_events = False
+        self.slurm.watch = self.ec2.watch = self._check_touch
 
     # -- what happens -------------------------------------------------------------------------------------------------
 
@@ -171,6 +172,10 @@ class World:
         """Slurm's view of a job, read past every outage."""
         return self.slurm.job_table[job_id]
 
+    def judged(self, job_id: int) -> str:
+        """What the user of a marked job reads about its last interruption."""
+        return self.engine.ledger.jobs[job_id].judged
+
     def cases(self, node: str) -> list[Case]:
         """All cases of a node, oldest first."""
         cases = [case for case in self.engine.ledger.cases.values() if case.node == node]
@@ -190,7 +195,6 @@ class World:
     def check(self) -> None:
         """The rules of docs/flow.md that must hold after every tick. Raises AssertionError."""
         self._check_each_action_was_announced()
-        self._check_owned_only()
         self._check_blast_radius()
         self._check_one_machine_a_name()
         self._check_budgets()
@@ -207,11 +211,17 @@ class World:
             elif record.kind in ("done", "failed"):
                 assert record.data["key"] in intended, f"{record.data['key']} was done without being announced"
 
-    def _check_owned_only(self) -> None:
-        for name, node in self.slurm.node_table.items():
-            if node.reason and not node.reason.startswith(OWNED_PREFIX):
-                verbs = [c for c in self.slurm.calls if c == f"resume {name}" or c == f"reboot {name}"]
-                assert not verbs, f"{name} is drained by somebody else ({node.reason}) and was touched: {verbs}"
+    def _check_touch(self, verb: str, node: str) -> None:
+        """Called at the instant at which the controller changes a node or its machine."""
+        known = self.slurm.node_table[node]
+        launched = any(case.new_instance for case in self.cases(node) if case.is_open)
+        assert not known.is_foreign or (launched and verb in ("terminate", "address")), (
+            f"{verb} {node}, which somebody else took out of service ({known.reason})"
+        )
+        is_lost = any(case.family == "node" for case in self.cases(node) if case.is_open)
+        busy = [job.job_id for job in self.slurm.job_table.values() if job.is_running and node in job.nodes]
+        if verb in ("terminate", "reboot") and not is_lost:
+            assert not busy, f"{verb} {node} under the jobs {busy}"
 
     def _check_blast_radius(self) -> None:
         out = {case.node for case in self.engine.ledger.open_cases if case.is_out}

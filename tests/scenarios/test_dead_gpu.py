@@ -67,7 +67,7 @@ def test_a_program_that_fails_on_healthy_nodes_is_not_started_again_and_its_user
 
     assert world.story("requeue", "drain") == []
     assert world.job(job).has_failed
-    assert "the program failed (exit code 1:0)" in world.job(job).comment
+    assert "the program failed (exit code 1:0)" in world.judged(job)
     assert all(not world.slurm_node(name).is_out for name in ("n1", "n2", "n3"))
 
 
@@ -88,7 +88,7 @@ def test_a_failure_on_a_silent_node_is_retried_once_and_not_twice() -> None:
     world.fails(job)
     world.run(minutes=1)
     assert world.story("requeue") == ["requeue"]
-    assert "not started again" in world.job(job).comment
+    assert "not started again" in world.judged(job)
 
 
 def test_an_unmarked_job_is_left_alone_and_keeps_its_node_until_it_ends() -> None:
@@ -125,7 +125,7 @@ def test_the_budget_of_a_job_is_respected() -> None:
     world.run(minutes=5)
 
     assert world.job(job).restart_count == 1
-    assert "all 1 restarts are used up" in world.job(job).comment
+    assert "all 1 restarts are used up" in world.judged(job)
 
 
 def test_a_machine_that_stops_dead_is_noticed_without_slurms_timeout() -> None:
@@ -167,3 +167,48 @@ def test_a_finding_that_survives_the_reboot_gets_a_new_machine() -> None:
 
     assert world.story() == ["drain", "reboot", "launch", "terminate", "repoint", "return_to_service"]
     assert world.slurm_node("n1").is_idle
+
+
+def test_waiting_jobs_do_not_take_the_nodes_of_the_one_that_starts_again() -> None:
+    world = World(nodes=4, spares=1)
+    world.run(seconds=5)
+    job = world.submit(nodes=3, auto_resume="3")
+    world.run(seconds=30)
+    rivals = [world.submit(nodes=1, auto_resume=None) for _ in range(3)]
+    world.run(seconds=5)
+
+    world.node("n2").loses_gpu()
+    world.run(seconds=5)
+
+    assert world.job(job).is_running
+    assert world.job(job).restart_count == 1
+    assert all(world.job(rival).is_pending for rival in rivals)
+    assert world.slurm.reservations == {}
+
+
+def test_a_step_marked_inside_an_unmarked_job_marks_the_job() -> None:
+    world = World(nodes=4, spares=1)
+    world.run(seconds=5)
+    job = world.submit(nodes=3, auto_resume=None)
+    world.slurm.set_extra(job, "nodewatch:auto-resume=1")
+    world.run(seconds=30)
+
+    world.node("n2").loses_gpu()
+    world.run(seconds=5)
+
+    assert world.job(job).restart_count == 1
+    assert world.job(job).is_running
+
+
+def test_two_broken_nodes_get_two_spares() -> None:
+    world = World(nodes=6, spares=2)
+    world.run(seconds=5)
+    job = world.submit(nodes=4, auto_resume="3")
+    world.run(seconds=30)
+
+    world.node("n1").loses_gpu()
+    world.node("n2").loses_gpu()
+    world.run(seconds=5)
+
+    assert world.job(job).nodes == ("n3", "n4", "n5", "n6")
+    assert world.job(job).is_running
