@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import logging
 import pwd
 import signal
@@ -140,11 +141,19 @@ class Controller:
 
 
 def read_plugstack(config: Mapping[str, str]) -> str | None:
-    """The text of the plugstack.conf that `config` names, None when it cannot be read."""
+    """The text of the plugstack.conf that `config` names and of the files that it includes; None when it cannot be read."""
+    path = Path(config.get("PlugStackConfig") or "/etc/slurm/plugstack.conf")
     try:
-        return Path(config.get("PlugStackConfig", "/etc/slurm/plugstack.conf")).read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
+        for line in text.splitlines():
+            words = line.split()
+            if len(words) == 2 and words[0] == "include":
+                # A pattern may be absolute, which Path.glob does not take.
+                for included in sorted(glob.glob(str(path.parent / words[1]))):  # noqa: PTH207
+                    text += "\n" + Path(included).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
+    return text
 
 
 def _uid_of(user: str) -> int:

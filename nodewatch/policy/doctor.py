@@ -34,7 +34,7 @@ def slurm_problems(config: Mapping[str, str], plugstack: str | None) -> list[str
         problems.append(
             f"{where} cannot be read, so it is not known whether sbatch has --auto-resume: make it readable"
         )
-    elif not re.search(r"^\s*(optional|required|include)\s+\S*nodewatch", plugstack, re.MULTILINE):
+    elif not re.search(r"^\s*(optional|required)\s+\S*nodewatch", plugstack, re.MULTILINE):
         where = config.get("PlugStackConfig", "plugstack.conf")
         problems.append(
             f"{where} does not load our plugin, so sbatch has no --auto-resume: add the line "
