@@ -159,7 +159,7 @@ def in_layer(
     try:
         run(
             [
-                "unshare", "--mount", "--pid", "--fork", "--kill-child", file_of("files/with-layer"),
+                "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", file_of("files/with-layer"),
                 ":".join(map(str, lower)), upper, work, merged, *command,
             ],
             deadline_s=deadline_s, log=log, env=env,

@@ -53,7 +53,7 @@ def boot(
     remove_cgroup(cgroup)
     cgroup.mkdir(parents=True, exist_ok=True)
     argv = [
-        str(file_of("files/launch-machine")), str(cgroup), ":".join(map(str, lower)), str(place),
+        "sh", str(file_of("files/launch-machine")), str(cgroup), ":".join(map(str, lower)), str(place),
         "--register=no", "--keep-unit", "--quiet", "--settings=no", f"--machine={name}", f"--hostname={name}",
         f"--network-namespace-path={network.NETNS_DIR / network.netns_of(ident)}",
         "--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=read-only",
