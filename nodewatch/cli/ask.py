@@ -33,6 +33,8 @@ def ask(path: Path, question: Mapping[str, Any]) -> dict[str, Any]:
         answer = json.loads(line)
     except ValueError as error:
         raise ChannelError(f"the controller at {path} answered something that is no JSON") from error
+    if not isinstance(answer, dict):
+        raise ChannelError(f"the controller at {path} answered something that is no JSON object")
     if "error" in answer:
         raise ChannelError(str(answer["error"]))
-    return dict(answer)
+    return answer

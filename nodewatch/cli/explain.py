@@ -29,7 +29,9 @@ def render(answer: Mapping[str, Any]) -> str:
     lines = []
     if answer["kind"] == "node":
         spare = ", held as a warm spare" if now["is_spare"] else ""
-        lines.append(f"node {now['node']}: {'+'.join(now['slurm'] or ['not in Slurm']).lower()}{spare}, {now['health']}")
+        lines.append(
+            f"node {now['node']}: {'+'.join(now['slurm'] or ['not in Slurm']).lower()}{spare}, {now['health']}"
+        )
         lines += [f"  machine   {now['instance'] or 'unknown'} at {now['address'] or 'no address'}"]
         lines += [f"  reason    {now['reason']}"] if now["reason"] else []
         lines += [f"  finding   {now['finding']}"] if now["finding"] else []

@@ -48,8 +48,11 @@ def run(argv: Sequence[str], *, deadline_s: float, env: Mapping[str, str] | None
             env=None if env is None else dict(env),
             start_new_session=True,
         )
-    except OSError:
+    except FileNotFoundError:
         return CommandResult(argv=tuple(argv), returncode=127, stdout="", stderr="", missing=True)
+    except (OSError, ValueError) as error:
+        # Not executable, too long, or with a zero byte in it: ValueError is how subprocess says the last.
+        return CommandResult(argv=tuple(argv), returncode=126, stdout="", stderr=f"{argv[0]} cannot be run: {error}")
     try:
         out, err = process.communicate(timeout=deadline_s)
         timed_out = False

@@ -8,13 +8,15 @@ Field shapes differ between releases (data_parser 0.0.37 of Slurm 22.05 to 0.0.4
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from nodewatch.clients.command import CommandResult, run
 from nodewatch.errors import SlurmError
 from nodewatch.model.cluster import SlurmJob, SlurmNode
 from nodewatch.model.hostlist import expand, fold
+
+_T = TypeVar("_T")
 
 
 class SlurmCommands:
@@ -28,13 +30,13 @@ class SlurmCommands:
     def nodes(self) -> dict[str, SlurmNode]:
         """All nodes by name. Raises SlurmError unless the whole list was read."""
         document = self._json("scontrol", "show", "nodes", "--json")
-        nodes = [parse_node(item) for item in _listed(document, "nodes", "scontrol show nodes")]
+        nodes = _parsed(parse_node, document, "nodes", "scontrol show nodes")
         return {node.name: node for node in nodes}
 
     def jobs(self) -> dict[int, SlurmJob]:
         """All jobs that slurmctld still knows, ended ones (for MinJobAge) included, by job id. Raises SlurmError."""
         document = self._json("squeue", "--all", "--states=all", "--json")
-        jobs = [parse_job(item) for item in _listed(document, "jobs", "squeue")]
+        jobs = _parsed(parse_job, document, "jobs", "squeue")
         return {job.job_id: job for job in jobs}
 
     def config(self) -> dict[str, str]:
@@ -135,7 +137,7 @@ class SlurmCommands:
         result = self._demand(run(argv, deadline_s=self._deadline_s))
         try:
             document = json.loads(result.stdout)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SlurmError(f"`{' '.join(argv)}` did not print JSON: {error}") from error
         if not isinstance(document, Mapping):
             raise SlurmError(f"`{' '.join(argv)}` printed JSON that is no object")
@@ -182,11 +184,17 @@ def parse_job(data: Mapping[str, Any]) -> SlurmJob:
     )
 
 
-def _listed(document: Mapping[str, Any], key: str, source: str) -> list[Mapping[str, Any]]:
+def _parsed(parse: Callable[[Mapping[str, Any]], _T], document: Mapping[str, Any], key: str, source: str) -> list[_T]:
     items = document.get(key)
     if not isinstance(items, list):
         raise SlurmError(f"`{source} --json` has no list {key!r}: its format is not one that this release knows")
-    return items
+    try:
+        return [parse(item) for item in items]
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        # Half a list must not pass for the whole one.
+        raise SlurmError(
+            f"`{source} --json` has an entry in {key!r} that this release cannot read ({error!r}): report it with the output"
+        ) from error
 
 
 def _words(value: Any) -> frozenset[str]:

@@ -42,6 +42,16 @@ class ControllerConfig:
     groups: tuple[Group, ...] = ()
     """The nodes to look after."""
 
+    def __post_init__(self) -> None:
+        for name in ("tick_s", "slurm_deadline_s"):
+            if not 0.01 <= getattr(self, name) <= 3600:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: use a number of seconds from 0.01 to 3600")
+        if not 0 <= self.ec2_period_s <= 3600:
+            raise ValueError(f"ec2_period_s is {self.ec2_period_s!r}: use a number of seconds from 0 to 3600")
+        for name in ("listen_port", "agent_port", "slurmd_port"):
+            if not 1 <= getattr(self, name) <= 65535:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: use a port from 1 to 65535")
+
     @property
     def journal(self) -> Path:
         """The journal's file."""
@@ -83,4 +93,10 @@ def load_controller_config(path: Path) -> ControllerConfig:
             if name in claimed:
                 raise ConfigError(f"{path}: groups: {name} is in {claimed[name]!r} and in {group.name!r}; name it once")
             claimed[name] = group.name
+    for group in groups:
+        for name, owner in claimed.items():
+            if owner != group.name and group.holds(name):
+                raise ConfigError(
+                    f"{path}: groups: {name} is in {owner!r} and matches a pattern of {group.name!r}; name it once"
+                )
     return dataclasses.replace(config, groups=tuple(groups))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import types
 import typing
@@ -95,6 +96,9 @@ def _scalar(hint: Any, value: Any, *, where: str) -> Any:
         raise ConfigError(f"{where} must be a number, not {value!r}")
     if hint is float and isinstance(value, int):
         return float(value)
+    # TOML has `nan` and `inf`: with the first every comparison is false, the limits among them.
+    if hint is float and isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where} must be a finite number, not {value!r}")
     if not isinstance(value, hint):
         names = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
         raise ConfigError(f"{where} must be {names.get(hint, hint.__name__)}, not {value!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Collection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -51,10 +52,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """An agent's message."""
         if self.path != "/v1/events":
+            # Its body was not read and would be taken for the next request.
+            self.close_connection = True
             self._answer(404, b"no such page: agents post to /v1/events\n")
             return
         length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > _MOST_BYTES:
+        if not re.fullmatch(r"[0-9]{1,9}", length) or int(length) > _MOST_BYTES:
             self.close_connection = True
             self._answer(413, b"the message needs a Content-Length of at most 4 MiB\n")
             return
@@ -72,7 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             message = json.loads(payload)
             answer = self.server.receive(message)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             _log.warning("a message from %s was not understood: %r", self.client_address[0], error)
             self._answer(400, f"not a message of version 1: {error!r}\n".encode())
             return

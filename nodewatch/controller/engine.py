@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from nodewatch.effects.perform import Ec2Control, SlurmControl, perform
-from nodewatch.errors import CapacityError, NodewatchError
+from nodewatch.errors import CapacityError, JournalError, NodewatchError
 from nodewatch.model import actions as act
 from nodewatch.model.cluster import AgentView, Instance, SlurmJob, SlurmNode, Snapshot
 from nodewatch.model.health import Verdict
@@ -34,6 +34,7 @@ _MOST_ROUNDS = 12
 """Plans carried out in one tick; a repair takes two or three steps at once, more would be a planner that never rests."""
 _STORY_KEPT = 5000
 _EVENT_IDS_KEPT = 20000
+_AGENT_KINDS = frozenset({"hello", "verdict", "validated", "hook_denied", "drained_self"})
 
 
 class SlurmClient(SlurmControl, Protocol):
@@ -89,7 +90,7 @@ class Engine:
         self._reach = reach
         self._ec2_period_s = ec2_period_s
         self.rules = rules
-        self.ledger: Ledger = fold(Ledger(), past)
+        self.ledger: Ledger = _replayed(past)
         self.story: deque[Record] = deque(past[-_STORY_KEPT:], maxlen=_STORY_KEPT)
         self.held: tuple[Held, ...] = ()
         self.snapshot: Snapshot = Snapshot(taken_at=0.0, slurm_error="not read yet")
@@ -174,7 +175,8 @@ class Engine:
         kind = str(message["kind"])
         if kind not in ("job_started", "job_ended"):
             raise ValueError(f"unknown kind {kind!r}")
-        data = {key: value for key, value in message.items() if key not in ("v", "kind")}
+        data = {key: value for key, value in message.items() if key not in ("v", "n", "kind")}
+        _check_time(data)
         data["job_id"] = int(data["job_id"])
         data["restart_count"] = int(data.get("restart_count") or 0)
         data["node_names"] = expand(str(data.get("nodes") or ""))
@@ -210,9 +212,13 @@ class Engine:
         )
 
     def note(self, kind: str, data: Mapping[str, Any]) -> Record:
-        """Write one record and learn from it. Raises JournalError; nothing is learnt then."""
+        """Write one record and learn from it. Raises JournalError; nothing is learnt then.
+
+        An `at` in `data` is when it happened and becomes the record's own time, as it is when the journal is read again.
+        """
         with self._lock:
-            record = self._journal.append(self._clock(), kind, data)
+            at = float(data.get("at", self._clock()))
+            record = self._journal.append(at, kind, {key: value for key, value in data.items() if key != "at"})
             self.ledger = fold(self.ledger, (record,))
             self.story.append(record)
             return record
@@ -314,11 +320,35 @@ class Engine:
         self.counts[name] = self.counts.get(name, 0) + 1
 
 
+def _replayed(past: list[Record]) -> Ledger:
+    ledger = Ledger()
+    for record in past:
+        try:
+            ledger = fold(ledger, (record,))
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise JournalError(
+                f"journal record {record.number} ({record.kind}) cannot be understood ({error!r}): "
+                "move the journal away to start anew, or restore it"
+            ) from error
+    return ledger
+
+
 def _agent_event(event: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:
     kind = str(event["kind"])
-    data = {key: value for key, value in event.items() if key not in ("id", "kind", "v", "node", "boot_id")}
+    data = {key: value for key, value in event.items() if key not in ("id", "kind", "v", "n", "node", "boot_id")}
+    _check_time(data)
+    if kind not in _AGENT_KINDS:
+        # A newer agent's word is kept, but never under the name of a record of our own: `case` or `done` would be believed.
+        return str(event["id"]), "reported", {**data, "what": kind}
     if kind == "verdict":
         Verdict.from_json(event["verdict"])
     if kind == "validated":
         data["key"] = str(event["key"])
     return str(event["id"]), kind, data
+
+
+def _check_time(data: Mapping[str, Any]) -> None:
+    """Raises ValueError for an `at` that is no time: written down, it would make the journal unreadable."""
+    at = data.get("at", 0.0)
+    if isinstance(at, bool) or not isinstance(at, int | float) or not 0 <= at < 1e12:
+        raise ValueError(f"at is {at!r}: not a time in seconds since the epoch")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ def take_all(inbox: Path, receive: Callable[[Mapping[str, Any]], None]) -> int:
     that cannot be understood is moved to `rejected/` with a word in the log, so that it does not block the others.
     """
     try:
-        paths = sorted((p for p in inbox.iterdir() if p.suffix == ".json"), key=_age)
+        paths = sorted((p for p in inbox.iterdir() if p.suffix == ".json"), key=_order)
     except FileNotFoundError:
         return 0
     for path in paths:
@@ -30,7 +31,7 @@ def take_all(inbox: Path, receive: Callable[[Mapping[str, Any]], None]) -> int:
             receive(message)
         except FileNotFoundError:
             continue
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, OSError) as error:
             rejected = inbox / "rejected"
             rejected.mkdir(exist_ok=True)
             _log.warning("%s is no message of a slurmctld hook (%s): moved to %s", path, error, rejected)
@@ -41,8 +42,13 @@ def take_all(inbox: Path, receive: Callable[[Mapping[str, Any]], None]) -> int:
     return len(paths)
 
 
-def _age(path: Path) -> tuple[float, str]:
+def _order(path: Path) -> tuple[int, tuple[int, int, bool], str]:
+    """By age. File systems count time in steps, and of two files of one step the end of a run must not come before its
+    start: the controller would wait for ever for the end of a run that it took for running."""
     try:
-        return (path.stat().st_mtime, path.name)
+        age = path.stat().st_mtime_ns
     except FileNotFoundError:
-        return (0.0, path.name)
+        age = 0
+    match = re.fullmatch(r"job_(started|ended)-([0-9]{1,18})-([0-9]{1,18})\.json", path.name)
+    run = (int(match[2]), int(match[3]), match[1] == "ended") if match else (0, 0, False)
+    return (age, run, path.name)

@@ -142,7 +142,9 @@ class Controller:
 
 def read_plugstack(config: Mapping[str, str]) -> str | None:
     """The text of the plugstack.conf that `config` names and of the files that it includes; None when it cannot be read."""
-    path = Path(config.get("PlugStackConfig") or "/etc/slurm/plugstack.conf")
+    named = config.get("PlugStackConfig", "")
+    # scontrol prints a parameter that is not set as "(null)".
+    path = Path("/etc/slurm/plugstack.conf" if named in ("", "(null)") else named)
     try:
         text = path.read_text(encoding="utf-8")
         for line in text.splitlines():

@@ -44,6 +44,6 @@ class _Handler(socketserver.StreamRequestHandler):
             try:
                 question = json.loads(line)
                 answer = self.server.answer(question)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 answer = {"error": f"not a question that this release knows: {error}"}
             self.wfile.write(json.dumps(answer, default=str).encode() + b"\n")

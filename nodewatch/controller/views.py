@@ -43,7 +43,7 @@ def explain(
     now: float,
 ) -> dict[str, Any]:
     """The story of one node or job as `nodewatch explain` shows it; `error` when it is neither."""
-    if subject.isdigit():
+    if subject.isascii() and subject.isdigit() and len(subject) <= 18:
         job_id = int(subject)
         if job_id not in ledger.jobs and job_id not in snapshot.jobs:
             return {"error": f"no job {subject} is known: give the id of a job of this cluster, or a node name"}

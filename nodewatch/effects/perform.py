@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from nodewatch.errors import Ec2Error
 from nodewatch.model import actions as act
 from nodewatch.model.cluster import Instance
 
@@ -64,8 +65,8 @@ def client_token(key: str) -> str:
 def perform(action: act.Action, slurm: SlurmControl, ec2: Ec2Control | None) -> dict[str, Any]:
     """Carry out `action` and return what came of it, for the journal.
 
-    Raises SlurmError or Ec2Error, each with the sentence that the operator reads. An EC2 action without a client raises
-    ValueError: the planner asks for one only where a launch template is configured.
+    Raises SlurmError or Ec2Error, each with the sentence that the operator reads; Ec2Error as well for an EC2 action
+    without a client, which a case begun before the launch template was taken out of the configuration still asks for.
     """
     match action:
         case act.Drain(node=node, reason=reason) | act.HoldSpare(node=node, reason=reason):
@@ -97,5 +98,5 @@ def perform(action: act.Action, slurm: SlurmControl, ec2: Ec2Control | None) -> 
 
 def _needed(ec2: Ec2Control | None) -> Ec2Control:
     if ec2 is None:
-        raise ValueError("an EC2 action was planned without EC2 being configured")
+        raise Ec2Error("EC2 is not configured: give the node's group a launch_template in controller.toml")
     return ec2

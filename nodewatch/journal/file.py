@@ -7,6 +7,7 @@ to the file or the disk lost data: that is an error which names the line, never 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -37,13 +38,23 @@ def read(path: Path) -> Iterator[Record]:
     complete, tail = lines[:-1], lines[-1]
     if tail:
         _log.warning("%s: the last line is torn and was dropped (%d bytes)", path, len(tail))
+    expected: int | None = None
     for index, line in enumerate(complete, start=1):
         try:
-            yield Record.from_json(json.loads(line))
-        except (ValueError, KeyError, TypeError) as error:
+            record = Record.from_json(json.loads(line))
+            if expected is not None and record.number != expected:
+                raise ValueError(f"its number is {record.number} where {expected} follows: lines were lost")
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise JournalError(
-                f"{path}: line {index} is no journal record ({error}): move the file away to start anew, or restore it"
+                f"{path}: line {index} is no journal record ({_what(error)}): move the file away to start anew, or restore it"
             ) from error
+        expected = record.number + 1
+        yield record
+
+
+def _what(error: Exception) -> str:
+    # A KeyError's own text is the bare key.
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 
 
 class Journal:
@@ -97,7 +108,8 @@ class Journal:
             os.fdatasync(self._fd)
         except OSError as error:
             # A half-written line in the middle would make the whole journal unreadable at the next start.
-            os.ftruncate(self._fd, end)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, end)
             raise JournalError(f"{self._path} cannot be written: {error}") from error
         self._number += 1
         return record

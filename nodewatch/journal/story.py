@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -32,7 +33,8 @@ def _about_node(record: Record, node: str | None) -> str | None:
                 False: "the deep checks failed",
                 None: "the deep checks could not tell",
             }
-            return words[data.get("passed")] + _failures(data)
+            passed = data.get("passed")
+            return words[passed if isinstance(passed, bool) else None] + _failures(data)
         case "hook_denied" if data.get("node") == node:
             return f"a job was turned away: {data.get('reason', '')}"
         case "drained_self" if data.get("node") == node:
@@ -84,10 +86,12 @@ def _verdict(verdict: Mapping[str, Any]) -> str:
 
 
 def _failures(data: Mapping[str, Any]) -> str:
+    # An agent wrote this: what has another shape is left out, so that the rest of the story can still be told.
+    results = data.get("results")
     bad = [
-        f"{r['check']}: {r.get('error') or r['status']}"
-        for r in data.get("results", ())
-        if r["status"] in ("findings", "unknown")
+        f"{r.get('check')}: {r.get('error') or r['status']}"
+        for r in (results if isinstance(results, list) else ())
+        if isinstance(r, Mapping) and r.get("status") in ("findings", "unknown")
     ]
     return f" ({'; '.join(bad)})" if bad else ""
 
@@ -103,6 +107,7 @@ def _pending(record: Record, *, node: str | None = None, job_id: int | None = No
     if record.kind != "failed":
         return None
     key = str(record.data["key"])
-    about_node = node is not None and key.startswith((f"{node}.", f"spare:{node}:"))
+    # Not just what begins so: a node `a` must not be told the failures of a node `a.b`.
+    about_node = node is not None and re.match(rf"({re.escape(node)}\.[^.:]+\.\d+|spare:{re.escape(node)}):", key)
     about_job = job_id is not None and key.startswith(f"job:{job_id}:")
     return f"failed: {record.data['error']}" if about_node or about_job else None

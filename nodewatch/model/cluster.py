@@ -203,9 +203,12 @@ class Snapshot:
         return known is None or known.is_busy or bool(self.jobs_on(node))
 
     def instance_of(self, node: str) -> Instance | None:
-        """The live instance that bears `node`: the one its agent names, else the one tagged so (the latest id)."""
+        """The live instance that bears `node`: the one its agent names, else the one tagged so.
+
+        None when several are: which of them is the node's cannot be told.
+        """
         agent = self.agents.get(node)
         if agent and agent.instance_id in self.instances and self.instances[agent.instance_id].is_alive:
             return self.instances[agent.instance_id]
         tagged = [i for i in self.instances.values() if i.node == node and i.is_alive]
-        return max(tagged, key=lambda i: i.instance_id) if len(tagged) == 1 else None
+        return tagged[0] if len(tagged) == 1 else None

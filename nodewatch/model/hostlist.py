@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 
 _MOST_NAMES = 100_000
-_SPLIT = re.compile(r",(?![^\[]*\])")
+_MOST_BRACKETS = 8
+"""Slurm itself allows five dimensions at most."""
 _PART = re.compile(r"\[([^\]]*)\]")
 
 
@@ -16,30 +17,55 @@ def expand(text: str) -> list[str]:
     Raises ValueError with one sentence for an expression that is none, or that stands for more than 100,000 names.
     """
     names: list[str] = []
-    for item in _SPLIT.split(text.strip()):
-        if item.strip():
-            names += _expand_one(item.strip(), text)
+    for item in _items(text):
+        if item.count("[") > _MOST_BRACKETS:
+            raise ValueError(f"{_short(text)} is no hostlist: more than {_MOST_BRACKETS} brackets in one name")
+        names += _expand_one(item, text)
+        if len(names) > _MOST_NAMES:
+            raise ValueError(f"{_short(text)} stands for more than {_MOST_NAMES} names")
     return names
+
+
+def _items(text: str) -> list[str]:
+    """The parts between commas outside of brackets."""
+    items: list[str] = []
+    # By pieces and not by a look-ahead, which would read the whole rest again at each comma.
+    pending = ""
+    for piece in text.split(","):
+        pending = f"{pending},{piece}" if pending else piece
+        if pending.rfind("[") <= pending.rfind("]"):
+            items.append(pending.strip())
+            pending = ""
+    return [item for item in (*items, pending.strip()) if item]
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 100 else f"{text[:100]}...")
+
+
+def _is_number(text: str) -> bool:
+    # `isdigit` alone is true for a superscript two, which `int` refuses.
+    return text.isascii() and text.isdigit() and len(text) <= 18
 
 
 def _expand_one(item: str, whole: str) -> list[str]:
     match = _PART.search(item)
     if match is None:
         if "[" in item or "]" in item:
-            raise ValueError(f"{whole!r} is no hostlist: a bracket is not closed")
+            raise ValueError(f"{_short(whole)} is no hostlist: a bracket is not closed")
         return [item]
     names: list[str] = []
     for piece in match.group(1).split(","):
         low, dash, high = piece.strip().partition("-")
-        if not low.isdigit() or (dash and not high.isdigit()):
-            raise ValueError(f"{whole!r} is no hostlist: {piece!r} is no number or range")
+        if not _is_number(low) or (dash and not _is_number(high)):
+            raise ValueError(f"{_short(whole)} is no hostlist: {piece!r} is no number or range")
         first, last = int(low), int(high) if dash else int(low)
         if last < first or last - first >= _MOST_NAMES:
-            raise ValueError(f"{whole!r} is no hostlist: the range {piece!r} is empty or too long")
+            raise ValueError(f"{_short(whole)} is no hostlist: the range {piece!r} is empty or too long")
         for number in range(first, last + 1):
             names += _expand_one(f"{item[: match.start()]}{number:0{len(low)}d}{item[match.end() :]}", whole)
             if len(names) > _MOST_NAMES:
-                raise ValueError(f"{whole!r} stands for more than {_MOST_NAMES} names")
+                raise ValueError(f"{_short(whole)} stands for more than {_MOST_NAMES} names")
     return names
 
 
@@ -48,7 +74,7 @@ def fold(names: Iterable[str]) -> str:
     groups: dict[tuple[str, int], list[int]] = {}
     plain: list[str] = []
     for name in sorted(set(names)):
-        match = re.fullmatch(r"(.*?)(\d+)", name)
+        match = re.fullmatch(r"(.*?)([0-9]{1,18})", name)
         if match is None:
             plain.append(name)
         else:
