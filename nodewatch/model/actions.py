@@ -33,6 +33,8 @@ class HoldSpare:
     key: str
     node: str
     reason: str
+    is_down: bool = False
+    """Slurm has it down: it has to be resumed first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,8 @@ class SlurmNode:
     states: frozenset[str]
     reason: str = ""
     partitions: tuple[str, ...] = ()
+    slurmd_started_at: float = 0.0
+    """When the slurmd that registered last was started, by the node's own clock; 0 when none has."""
 
     @property
     def is_out(self) -> bool:

@@ -28,15 +28,18 @@ def expand(text: str) -> list[str]:
 
 def _items(text: str) -> list[str]:
     """The parts between commas outside of brackets."""
-    items: list[str] = []
     # By pieces and not by a look-ahead, which would read the whole rest again at each comma.
-    pending = ""
+    items: list[list[str]] = []
+    is_open = False
     for piece in text.split(","):
-        pending = f"{pending},{piece}" if pending else piece
-        if pending.rfind("[") <= pending.rfind("]"):
-            items.append(pending.strip())
-            pending = ""
-    return [item for item in (*items, pending.strip()) if item]
+        if is_open:
+            items[-1].append(piece)
+        else:
+            items.append([piece])
+        if "[" in piece or "]" in piece:
+            is_open = piece.rfind("[") > piece.rfind("]")
+    joined = [",".join(pieces).strip() for pieces in items]
+    return [item for item in joined if item]
 
 
 def _short(text: str) -> str:
@@ -58,10 +61,10 @@ def _expand_one(item: str, whole: str) -> list[str]:
     for piece in match.group(1).split(","):
         low, dash, high = piece.strip().partition("-")
         if not _is_number(low) or (dash and not _is_number(high)):
-            raise ValueError(f"{_short(whole)} is no hostlist: {piece!r} is no number or range")
+            raise ValueError(f"{_short(whole)} is no hostlist: {_short(piece)} is no number or range")
         first, last = int(low), int(high) if dash else int(low)
         if last < first or last - first >= _MOST_NAMES:
-            raise ValueError(f"{_short(whole)} is no hostlist: the range {piece!r} is empty or too long")
+            raise ValueError(f"{_short(whole)} is no hostlist: the range {_short(piece)} is empty or too long")
         for number in range(first, last + 1):
             names += _expand_one(f"{item[: match.start()]}{number:0{len(low)}d}{item[match.end() :]}", whole)
             if len(names) > _MOST_NAMES:

@@ -71,6 +71,8 @@ class Case:
     tried: tuple[Rung, ...] = ()
     old_instance: str = ""
     old_boot: str = ""
+    old_slurmd: float = 0.0
+    """When the slurmd of the broken machine was started; another time means that another slurmd has registered."""
     new_instance: str = ""
     new_address: str = ""
     spare: str = ""
