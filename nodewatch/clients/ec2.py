@@ -73,8 +73,7 @@ class Ec2:
         if subnet_id is not None:
             request["SubnetId"] = subnet_id
         with _translated(f"launch an instance from the launch template {template}"):
-            answer = self._client.run_instances(**request)
-        return _parse(answer["Instances"][0])
+            return _parse(self._client.run_instances(**request)["Instances"][0])
 
     def terminate(self, instance_id: str) -> None:
         """See effects.perform.Ec2Control."""
@@ -108,6 +107,7 @@ def _make_client(deadline_s: float) -> Any:
 @contextmanager
 def _translated(doing: str) -> Iterator[None]:
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
 
     try:
         yield
@@ -118,6 +118,11 @@ def _translated(doing: str) -> Iterator[None]:
         raise kind(f"EC2 refused to {doing}: {code}: {message}", code=code) from error
     except BotoCoreError as error:
         raise Ec2Error(f"EC2 could not be asked to {doing}: {error}") from error
+    except (ResponseParserError, KeyError, IndexError, TypeError) as error:
+        # A proxy's page for one. ResponseParserError is no BotoCoreError.
+        raise Ec2Error(
+            f"EC2 was asked to {doing}, and what answered is not EC2: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _parse(item: Mapping[str, Any]) -> Instance:

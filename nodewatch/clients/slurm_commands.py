@@ -155,6 +155,7 @@ def parse_node(data: Mapping[str, Any]) -> SlurmNode:
         states=_words(data.get("state")) | _words(data.get("state_flags")),
         reason=str(data.get("reason") or ""),
         partitions=tuple(str(item) for item in data.get("partitions") or ()),
+        slurmd_started_at=_time(data.get("slurmd_start_time")) or 0.0,
     )
 
 

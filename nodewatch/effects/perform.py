@@ -69,7 +69,12 @@ def perform(action: act.Action, slurm: SlurmControl, ec2: Ec2Control | None) -> 
     without a client, which a case begun before the launch template was taken out of the configuration still asks for.
     """
     match action:
-        case act.Drain(node=node, reason=reason) | act.HoldSpare(node=node, reason=reason):
+        case act.Drain(node=node, reason=reason):
+            slurm.drain(node, reason)
+        case act.HoldSpare(node=node, reason=reason, is_down=is_down):
+            if is_down:
+                # Draining does not clear DOWN, and a spare that is down stands in for nobody.
+                slurm.resume(node)
             slurm.drain(node, reason)
         case act.MarkDown(node=node, reason=reason):
             slurm.mark_down(node, reason)

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
+from nodewatch.lab import demo as lab_demo
 from nodewatch.lab import down as lab_down
 from nodewatch.lab import inject as lab_inject
 from nodewatch.lab import machine, preflight, status
@@ -140,6 +141,41 @@ def inject(layout: Layout, fault: str, node: str, gpu: int) -> None:
         preflight.require_root()
         done = lab_inject.inject(layout, fault, node, gpu)
     click.echo(json.dumps(asdict(done)))
+
+
+@lab.command()
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("build/demo"),
+    show_default=True,
+    help="Where timeline.json and timeline.html go.",
+)
+@click.option("--fault", type=click.Choice(["gpu-lost", "node-crash"]), default="gpu-lost", show_default=True)
+@click.option("--steps", default=300, show_default=True, help="How long the job is.")
+@click.option("--json", "as_json", is_flag=True, help="Print timeline.json at the end, in place of the figures.")
+@click.pass_obj
+def demo(layout: Layout, output: Path, fault: str, steps: int, as_json: bool) -> None:
+    """A training job outlives a dead GPU: live timeline, figures, a page. Uses the lab that is up, or brings one up.
+
+    Exit code 0 when the whole story came about with the same final loss, 1 when not.
+    """
+    with one_sentence():
+        preflight.require_root()
+        if not layout.plan_file.exists():
+            shape = Shape(nodes=3, spares=1, plain=False)
+            lab_up.bring_up(layout, shape, mirror=None, packages=None, write=lambda line: click.echo(line, err=True))
+        elif load(layout).plain:
+            raise LabError("the lab that is up has no nodewatch in it (--plain): run lab down first")
+        script = lab_demo.Script(steps=steps, fault=fault)
+        document = lab_demo.play(layout, script, output, lambda line: click.echo(line, err=as_json))
+    if as_json:
+        click.echo(json.dumps(document))
+    else:
+        click.echo("\n" + "\n".join(lab_demo.lines(document)))
+        click.echo(f"\nsee {output / 'timeline.html'}; `nodewatch lab down` ends the cluster")
+    if not lab_demo.is_complete(document):
+        sys.exit(1)
 
 
 @lab.command()

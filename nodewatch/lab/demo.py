@@ -15,7 +15,8 @@ from nodewatch.lab.errors import LabError
 from nodewatch.lab.layout import Layout
 from nodewatch.lab.page import page
 from nodewatch.lab.process import run
-from nodewatch.lab.timeline import BARS_S, Fault, Run, events, is_complete, summary
+from nodewatch.lab.timeline import BARS_S, Fault, Run, events, summary
+from nodewatch.lab.timeline import is_complete as is_complete
 from nodewatch.model.records import Record
 
 JOURNAL = "var/lib/nodewatch-controller/journal.jsonl"

@@ -29,13 +29,12 @@ def slurm_problems(config: Mapping[str, str], plugstack: str | None) -> list[str
                 f"slurm.conf: {parameter} does not call nodewatch, so {cost}: set {parameter}={HOOKS}/{program}, "
                 "or call it from the site's own script"
             )
+    where = config.get("PlugStackConfig", "(null)").replace("(null)", "plugstack.conf")
     if plugstack is None:
-        where = config.get("PlugStackConfig", "plugstack.conf")
         problems.append(
             f"{where} cannot be read, so it is not known whether sbatch has --auto-resume: make it readable"
         )
     elif not re.search(r"^\s*(optional|required)\s+\S*nodewatch", plugstack, re.MULTILINE):
-        where = config.get("PlugStackConfig", "plugstack.conf")
         problems.append(
             f"{where} does not load our plugin, so sbatch has no --auto-resume: add the line "
             "`optional nodewatch_auto_resume.so`"

@@ -139,6 +139,7 @@ def _open_new(
             fault_at=standing.first_at,
             old_instance=view.instance_id if view and view.instance_id else (instance.instance_id if instance else ""),
             old_boot=view.boot_id if view else "",
+            old_slurmd=snapshot.nodes[node].slurmd_started_at if node in snapshot.nodes else 0.0,
             was_spare=snapshot.nodes[node].is_spare if node in snapshot.nodes else False,
             evidence=dict(finding.evidence),
             why=f"{finding.fault} on {finding.subject}",

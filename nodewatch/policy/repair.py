@@ -265,14 +265,17 @@ def _returning(case: Case, scene: Scene) -> StepOutcome:
         return StepOutcome(case=case, held=(f"Slurm does not know {case.node}",))
     if node.is_foreign:
         return StepOutcome(case=case, held=(f"somebody took the node over ({node.reason}): not returned",))
-    if not node.is_responding:
+    was_exchanged = bool(case.new_instance) or scene.ledger.is_done(key_of(case, "reboot", case.attempt))
+    if not node.is_responding or (was_exchanged and node.slurmd_started_at == case.old_slurmd):
+        # slurmctld takes a while to notice that the old slurmd is gone: until the new one has registered, its picture of
+        # the node is the dead machine's, and what we set would be undone by the registration.
         return StepOutcome(case=case, held=("waiting for slurmd to register",))
     group = scene.rules.group_of(case.node)
     lacks_spare = group is not None and len(spares.held_spares(group, scene.snapshot)) < group.spares
     # It becomes the spare only where one was spent for it: a job that found no spare waits for this very node.
     becomes_spare = lacks_spare and bool(case.spare or case.was_spare)
     back = act.ReturnToService(key=key_of(case, "return"), node=case.node)
-    hold = act.HoldSpare(key=key_of(case, "hold"), node=case.node, reason=SPARE_REASON)
+    hold = act.HoldSpare(key=key_of(case, "hold"), node=case.node, reason=SPARE_REASON, is_down=node.is_down)
     if scene.ledger.is_done(back.key) or scene.ledger.is_done(hold.key):
         as_spare = scene.ledger.is_done(hold.key)
         return _moved(case, Step.WATCHING, scene, "back as the spare" if as_spare else "back in service")
@@ -333,9 +336,11 @@ def _new_attempt(case: Case, scene: Scene, why: str) -> StepOutcome:
 
 def _next_rung(case: Case, scene: Scene, why: str) -> StepOutcome:
     rung = rung_after(case.rung)
+    node = scene.snapshot.nodes.get(case.node)
     moved = dataclasses.replace(
         case,
         rung=rung,
+        old_slurmd=node.slurmd_started_at if node is not None else case.old_slurmd,
         step=Step.DRAINING,
         step_at=scene.now,
         why=f"{why}: up to {rung.word}",

@@ -130,19 +130,19 @@ def _carry_out(
     )
     if not due(requeue, ledger, rules, now):
         return JobDecision()
-    keep = _keep_nodes(job, cases, snapshot)
+    keep = _keep_nodes(job, seen, cases, snapshot)
     actions: tuple[Action, ...] = (requeue,)
     if keep is not None and due(keep, ledger, rules, now):
         actions = (keep, requeue)
     return JobDecision(actions=actions)
 
 
-def _keep_nodes(job: MarkedJob, cases: Sequence[Case], snapshot: Snapshot) -> KeepNodes | None:
+def _keep_nodes(job: MarkedJob, seen: SlurmJob, cases: Sequence[Case], snapshot: Snapshot) -> KeepNodes | None:
     """The job's healthy nodes and the spare, kept from jobs that wait for nodes in the same partition.
 
     A requeued job may start only after Slurm has cleaned up its last run, and by then a waiting one has the nodes.
     """
-    if not any(j.is_pending and j.partition == job.partition for j in snapshot.jobs.values()):
+    if not any(j.is_pending and j.partition == seen.partition for j in snapshot.jobs.values()):
         return None
     out = {case.node for case in cases if case.is_out}
     spares = {case.spare for case in cases if case.is_out and case.node in job.nodes and case.spare}
@@ -183,7 +183,7 @@ def _start_again(
     Slurm itself requeues a job whose node went down; that counts the same, so this does not ask who requeued it.
     """
     interrupted = job.judged_restart == job.restart_count or job.ended_at is not None or seen.restart_count > 0
-    if not interrupted or "COMPLETING" in seen.states:
+    if not interrupted or "COMPLETING" in seen.states or now < _startable_at(job, ledger):
         return JobDecision()
     suspects = {case.node for case in cases if case.is_out and case.severity >= Severity.FATAL}
     # What the user excluded stays; what we excluded goes once the node is cured, or the job would wait for ever beside
@@ -203,6 +203,17 @@ def _start_again(
         comment=f"nodewatch: {job.judged}" if job.judged else "nodewatch: started again after its node went down",
     )
     return JobDecision(actions=(action,)) if due(action, ledger, rules, now) else JobDecision()
+
+
+def _startable_at(job: MarkedJob, ledger: Ledger) -> float:
+    """The earliest instant at which the job may start again: the second after the one in which its last run was ended.
+
+    slurmd revokes a job's credentials by whole seconds: a run that starts in the very second in which the last one was
+    ended is answered "Job credential revoked" and the job fails (seen on 24.11).
+    """
+    requeue = ledger.actions.get(f"{_run_key(job)}:requeue")
+    ended = max(job.ended_at or 0.0, requeue.at if requeue is not None else 0.0)
+    return float(int(ended) + 1) if ended else 0.0
 
 
 def _cleared(node: str, ended_at: float, snapshot: Snapshot, rules: Rules, now: float) -> bool:

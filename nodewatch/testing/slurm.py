@@ -67,10 +67,11 @@ class FakeSlurm:
             self._set(node, {"DRAIN"} if state == "drain" else {"DOWN"}, reason)
 
     def set_responding(self, node: str, responding: bool) -> None:
-        """Whether slurmd answers."""
+        """Whether slurmd answers; when it answers again it has been started anew."""
         known = self.node_table[node]
         states = known.states - {"NOT_RESPONDING"} if responding else known.states | {"NOT_RESPONDING"}
-        self.node_table[node] = dataclasses.replace(known, states=states)
+        started = self._clock() if responding else known.slurmd_started_at
+        self.node_table[node] = dataclasses.replace(known, states=states, slurmd_started_at=started)
 
     def end_job(self, job_id: int, state: str, exit_code: int) -> None:
         """A running job ends by itself."""

@@ -7,10 +7,11 @@ WHOLE_REPAIR = [
     "drain",
     "release_spare",
     "requeue",
-    "expedite",
     "launch",
     "terminate",
     "repoint",
+    # Not before the second after the one in which its last run was ended.
+    "expedite",
     "hold_spare",
 ]
 
