@@ -111,7 +111,7 @@ def test_a_lost_line_is_an_error_that_names_the_gap(tmp_path: Path) -> None:
     written(path, 4)
     lines = path.read_bytes().split(b"\n")
     path.write_bytes(b"\n".join(lines[:1] + lines[2:]))
-    with pytest.raises(JournalError, match="line 2 .*number is 3 where 2 follows: lines were lost"):
+    with pytest.raises(JournalError, match=r"line 2 .*number is 3 where 2 follows: lines were lost"):
         Journal(path)
 
 

@@ -1,0 +1,141 @@
+"""Each action on the shipped fakes: what it does, that doing it twice is doing it once, and how a refusal comes back."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nodewatch.effects.perform import client_token, perform
+from nodewatch.errors import CapacityError, Ec2Error, SlurmError
+from nodewatch.model import actions as act
+from nodewatch.testing import FakeClock, FakeEc2, FakeSlurm
+
+REASON = "nodewatch: n1.gpu.100 gpu.lost on GPU-0"
+
+
+class Cluster:
+    """Two nodes with their machines; job 1 runs on n1."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.slurm = FakeSlurm(self.clock)
+        self.ec2 = FakeEc2()
+        for name in ("n1", "n2"):
+            self.slurm.add_node(name, self.ec2.add(name).private_ip)
+        self.job = self.slurm.submit(nodes=1)
+        self.slurm.schedule()
+
+    def state(self) -> object:
+        return (
+            dict(self.slurm.node_table),
+            dict(self.slurm.job_table),
+            dict(self.slurm.reservations),
+            dict(self.ec2.instances()),
+        )
+
+
+ACTIONS: list[act.Action] = [
+    act.Drain(key="k", node="n1", reason=REASON),
+    act.MarkDown(key="k", node="n1", reason=REASON),
+    act.HoldSpare(key="k", node="n2", reason="nodewatch: spare"),
+    act.ReleaseSpare(key="k", node="n2", stands_in_for="n1"),
+    act.Requeue(key="k", job_id=1, node="n1", cause="hardware", reason="n1 failed"),
+    act.Expedite(key="k", job_id=1, priority=7, exclude=("n1",), ours=("n1",), comment="nodewatch: n1 failed"),
+    act.KeepNodes(key="k", job_id=1, name="nodewatch-1-0", nodes=("n2",), minutes=1),
+    act.FreeNodes(key="k", job_id=1, name="nodewatch-1-0"),
+    act.Reboot(key="k", node="n2", reason=REASON),
+    act.Launch(key="n1.gpu.100:replace:launch:1", node="n1", launch_template="compute"),
+    act.Terminate(key="k", node="n1", instance_id="i-0001"),
+    act.Repoint(key="k", node="n1", address="10.0.0.9"),
+    act.ReturnToService(key="k", node="n1"),
+]
+
+
+def word(action: act.Action) -> str:
+    return act.word_of(action)
+
+
+def test_every_action_is_here() -> None:
+    assert {type(action) for action in ACTIONS} == set(get_args(act.Action))
+
+
+@pytest.mark.parametrize("action", ACTIONS, ids=word)
+def test_twice_is_once(action: act.Action) -> None:
+    cluster = Cluster()
+    first = perform(action, cluster.slurm, cluster.ec2)
+    after = cluster.state()
+    assert perform(action, cluster.slurm, cluster.ec2) == first
+    assert cluster.state() == after
+
+
+@pytest.mark.parametrize("action", ACTIONS, ids=word)
+def test_a_refusal_is_one_of_our_errors(action: act.Action) -> None:
+    cluster = Cluster()
+    cluster.slurm.outage = cluster.ec2.outage = True
+    before = (dict(cluster.slurm.node_table), dict(cluster.slurm.job_table))
+    with pytest.raises((SlurmError, Ec2Error)):
+        perform(action, cluster.slurm, cluster.ec2)
+    assert (cluster.slurm.node_table, cluster.slurm.job_table) == before
+
+
+@pytest.mark.parametrize("action", ACTIONS, ids=word)
+def test_without_ec2_its_actions_fail_with_a_sentence_and_slurms_do_not(action: act.Action) -> None:
+    cluster = Cluster()
+    if isinstance(action, act.Launch | act.Terminate):
+        with pytest.raises(Ec2Error, match=r"EC2 is not configured: give .* a launch_template"):
+            perform(action, cluster.slurm, None)
+    else:
+        assert perform(action, cluster.slurm, None) == {}
+
+
+def test_what_slurm_is_told() -> None:
+    cluster = Cluster()
+    for action in ACTIONS:
+        if not isinstance(action, act.Requeue | act.Expedite | act.Launch | act.Terminate):
+            perform(action, cluster.slurm, cluster.ec2)
+    assert cluster.slurm.calls == [
+        "drain n1",
+        "down n1",
+        "drain n2",
+        "resume n2",
+        "reserve nodewatch-1-0",
+        "unreserve nodewatch-1-0",
+        "reboot n2",
+        "address n1 10.0.0.9",
+        "resume n1",
+    ]
+
+
+def test_a_launch_says_what_came_of_it() -> None:
+    cluster = Cluster()
+    result = perform(act.Launch(key="k", node="n1", launch_template="compute"), cluster.slurm, cluster.ec2)
+    assert result == {"instance_id": "i-0003", "private_ip": "10.0.0.3"}
+    assert cluster.ec2.alive("n1") == ["i-0001", "i-0003"]
+
+
+def test_no_capacity_keeps_its_kind() -> None:
+    cluster = Cluster()
+    cluster.ec2.no_capacity = True
+    with pytest.raises(CapacityError):
+        perform(act.Launch(key="k", node="n1", launch_template="compute"), cluster.slurm, cluster.ec2)
+
+
+@given(st.text())
+def test_a_token_is_one_that_ec2_takes(key: str) -> None:
+    token = client_token(key)
+    assert token.isascii()
+    assert len(token) <= 64
+    assert token == client_token(key)
+
+
+@given(st.text(), st.text())
+def test_two_keys_have_two_tokens(one: str, other: str) -> None:
+    assert (client_token(one) == client_token(other)) == (one == other)
+
+
+def test_a_short_key_is_its_own_token() -> None:
+    assert client_token("n1.gpu.100:replace:launch:1") == "n1.gpu.100:replace:launch:1"
+    assert len(client_token("n" * 65)) == 64
