@@ -21,6 +21,8 @@ class OperatorServer(socketserver.ThreadingUnixStreamServer):
     """Answers questions that change nothing, hence to anyone on the machine."""
 
     daemon_threads = True
+    request_queue_size = 128
+    """A Unix socket whose queue is full refuses a client at once: five, the default, are fewer than a shift of operators."""
 
     def __init__(self, path: Path, answer: Answer) -> None:
         """Listen at `path`, in the place of a socket that a dead controller left."""
