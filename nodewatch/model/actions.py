@@ -171,6 +171,9 @@ _KINDS: dict[str, Callable[..., Action]] = {
 }
 _WORDS: dict[Any, str] = {kind: word for word, kind in _KINDS.items()}
 
+MACHINE = (Reboot, Launch, Terminate, Repoint)
+"""Actions on a node's machine, not on its work."""
+
 DESTRUCTIVE = (MarkDown, Reboot, Terminate)
 """Actions that end whatever runs on the node."""
 

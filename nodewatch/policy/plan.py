@@ -36,7 +36,14 @@ def plan(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Plan:
     _open_new(cases, faults, snapshot, ledger, rules, now, held)
     _admit(cases, faults, snapshot, ledger, rules, now, held)
     actions = _advance(cases, snapshot, ledger, rules, now, held)
-    judgements = _jobs(cases, snapshot, ledger, rules, now, actions, held)
+    job_actions: list[act.Action] = []
+    judgements = _jobs(cases, snapshot, ledger, rules, now, job_actions, held)
+    # Slurm answers in milliseconds and EC2 in seconds: a job does not wait for a machine's repair to be asked for.
+    actions = [
+        *(a for a in actions if not isinstance(a, act.MACHINE)),
+        *job_actions,
+        *(a for a in actions if isinstance(a, act.MACHINE)),
+    ]
     actions += requeue.free_kept(ledger, rules, now)
     actions += [a for a in spares.top_up(snapshot, ledger, rules, now) if due(a, ledger, rules, now)]
     brake = guards.observing(rules)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -66,7 +67,7 @@ def decide(
     if job.ended_at is None:
         if case is None or seen is None or not seen.is_running:
             return JobDecision()
-        return _judge_hardware(job, case, rules)
+        return _judge_hardware(job, seen, case, cases, snapshot, rules)
     if seen is None or not seen.has_failed:
         # Finished, cancelled, out of time or preempted: not a failure that a restart would mend.
         return JobDecision()
@@ -74,7 +75,7 @@ def decide(
         if not case.is_admitted:
             why = f"{case.node} has {case.fault}, but its case is held back: {case.why}"
             return JobDecision(held=Held(subject=f"job {job.job_id}", why=why, case_id=case.case_id))
-        return _judge_hardware(job, case, rules)
+        return _judge_hardware(job, seen, case, cases, snapshot, rules)
     if now < job.ended_at + rules.attribution_wait_s:
         why = f"failed with exit code {job.exit_code}; waiting for what its nodes report before judging"
         return JobDecision(held=Held(subject=f"job {job.job_id}", why=why))
@@ -92,14 +93,19 @@ def decide(
     return _judgement(job, Cause.UNKNOWN, text, restarts=False)
 
 
-def _judge_hardware(job: MarkedJob, case: Case, rules: Rules) -> JobDecision:
+def _judge_hardware(
+    job: MarkedJob, seen: SlurmJob, case: Case, cases: Sequence[Case], snapshot: Snapshot, rules: Rules
+) -> JobDecision:
     limit = limit_of(job, rules)
     what = f"{case.node} failed ({case.fault} on {case.subject})"
     if job.requeues >= limit:
         text = f"{what}, but all {limit} restarts are used up: not started again"
         return _judgement(job, Cause.HARDWARE, text, restarts=False, node=case.node)
     text = f"{what}: restart {job.requeues + 1} of {limit}"
-    return _judgement(job, Cause.HARDWARE, text, restarts=True, node=case.node)
+    decision = _judgement(job, Cause.HARDWARE, text, restarts=True, node=case.node)
+    # At once, not with the requeue: the job may die of the fault any moment and give its nodes away.
+    keep = _keep_nodes(job, seen, cases, snapshot)
+    return dataclasses.replace(decision, actions=() if keep is None else (keep,))
 
 
 def _judgement(job: MarkedJob, cause: Cause, text: str, *, restarts: bool, node: str = "") -> JobDecision:

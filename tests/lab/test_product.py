@@ -1,0 +1,280 @@
+"""The whole product on the rehearsal cluster: real Slurm, systemd, munge, EC2 calls, PyTorch; only the hardware is played."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nodewatch.lab import demo, hardware, machine
+from nodewatch.lab.layout import layout_from
+from nodewatch.lab.network import lab_namespaces
+from nodewatch.lab.timeline import is_complete
+from nodewatch.model.records import Record
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(os.geteuid() != 0, reason="the lab needs root"),
+]
+
+LAYOUT = layout_from(None)
+UP_DEADLINE_S = 900
+SCRIPT = demo.Script(steps=150, checkpoint_every=20, step_seconds=0.1, fault_after_step=50)
+
+
+def lab(*words: str, deadline_s: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "nodewatch.lab", *words], capture_output=True, text=True, timeout=deadline_s, check=False
+    )
+
+
+def head(*argv: str) -> str:
+    done = lab("exec", "head", "--", *argv)
+    assert done.returncode == 0, f"{argv}: {done.stdout} {done.stderr}"
+    return done.stdout.strip()
+
+
+def status() -> dict[str, Any]:
+    done = lab("exec", "head", "--", "nodewatch", "status", "--json")
+    assert done.returncode in (0, 1), done.stderr
+    answer = json.loads(done.stdout)
+    assert isinstance(answer, dict)
+    return answer
+
+
+def explain(subject: str) -> str:
+    return head("nodewatch", "explain", subject)
+
+
+def eventually(what: Callable[[], Any], why: str, deadline_s: float = 60.0) -> Any:
+    end = time.monotonic() + deadline_s
+    while not (value := what()):
+        assert time.monotonic() < end, f"{why}: not within {deadline_s:.0f} s\n{json.dumps(status(), indent=1)}"
+        time.sleep(0.2)
+    return value
+
+
+def since(at: float) -> list[Record]:
+    return [record for record in demo.journal(LAYOUT) if record.at >= at]
+
+
+def done_since(at: float, *words: str) -> list[dict[str, Any]]:
+    return [
+        dict(record.data["action"])
+        for record in since(at)
+        if record.kind == "done" and (not words or record.data["action"]["action"] in words)
+    ]
+
+
+def job_state(job_id: int) -> str:
+    return head("squeue", "-h", "--states=all", "-j", str(job_id), "-o", "%T")
+
+
+def all_well() -> bool:
+    now = status()
+    calm = all(node["health"] == "healthy" and not node["cases"] for node in now["nodes"])
+    return calm and sum(node["is_spare"] for node in now["nodes"]) == 1
+
+
+def restarted(job_id: int, at: float) -> Record | None:
+    starts = [
+        r for r in since(at) if r.kind == "job_started" and r.data["job_id"] == job_id and r.data["restart_count"]
+    ]
+    return starts[-1] if starts else None
+
+
+def submit(name: str, **changes: Any) -> int:
+    script = demo.Script(**{"steps": 150, "checkpoint_every": 20, "step_seconds": 0.1, **changes})
+    return demo.submit(LAYOUT, name, script, step_seconds=script.step_seconds)
+
+
+def running_past(name: str, job_id: int, step: int) -> tuple[str, ...]:
+    eventually(
+        lambda: any(line["event"] == "step" and line["step"] >= step for line in demo.progress(LAYOUT, name)),
+        f"job {job_id} reaches step {step}",
+    )
+    started = [r for r in demo.journal(LAYOUT) if r.kind == "job_started" and r.data["job_id"] == job_id]
+    return tuple(started[-1].data["node_names"])
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    lab("down")
+    done = lab("up", deadline_s=UP_DEADLINE_S)
+    try:
+        assert done.returncode == 0, done.stderr
+        yield
+    finally:
+        gone = lab("down")
+        assert gone.returncode == 0, gone.stderr
+        assert lab_namespaces() == []
+
+
+@pytest.fixture
+def calm(cluster: None) -> float:
+    """A cluster with a spare and no open case; gives the time from which the test's records count."""
+    eventually(all_well, "every node is healthy and one is the spare", 120)
+    return time.time()
+
+
+def test_a_job_outlives_a_dead_gpu_and_ends_with_the_same_loss(calm: float, tmp_path: Path) -> None:
+    told: list[str] = []
+    document = demo.play(LAYOUT, SCRIPT, tmp_path, told.append)
+    assert is_complete(document), "\n".join(told)
+    assert document == json.loads((tmp_path / "timeline.json").read_text())
+    assert "returned to service" in (tmp_path / "timeline.html").read_text()
+    names = [event["name"] for event in document["events"]]
+    assert names.index("fault_injected") < names.index("finding") < names.index("drained") < names.index("requeued")
+    assert names.index("requeued") < names.index("job_running") < names.index("resumed_step")
+
+
+def test_slurm_is_set_up_as_the_doctor_wants_it(calm: float) -> None:
+    assert head("nodewatch", "doctor") == "nothing to change"
+    assert status()["problems"] == []
+
+
+def test_a_users_bug_is_not_taken_for_hardware_and_the_user_is_told(calm: float) -> None:
+    injected = json.loads(lab("inject", "user-bug").stdout)
+    job_id = int(injected["detail"].split()[-1])
+    eventually(lambda: job_state(job_id) == "FAILED", "the job fails", 90)
+    eventually(lambda: "judged    program" in explain(str(job_id)), "it is judged")
+    told = explain(str(job_id))
+    assert "not started again; look at the job's own output" in told
+    assert done_since(calm, "drain", "requeue", "launch") == []
+    assert job_state(job_id) == "FAILED"
+
+
+def test_a_users_xid_drains_nothing_and_a_garbled_log_neither(calm: float) -> None:
+    assert lab("inject", "benign", "n1").returncode == 0
+    assert lab("inject", "garbage", "n2").returncode == 0
+    seen = lambda: [f for r in since(calm) if r.kind == "verdict" for f in r.data["verdict"]["findings"]]  # noqa: E731
+    eventually(lambda: {"gpu.xid.13", "gpu.xid.31"} <= {f["fault"] for f in seen()}, "the agent reports the two Xids")
+    time.sleep(3)
+    assert {f["severity"] for f in seen()} <= {"info", "warn"}
+    assert done_since(calm) == []
+    metrics = head(
+        "python3", "-c", "import urllib.request as u; print(u.urlopen('http://n2:9411/metrics').read().decode())"
+    )
+    garbled = [line for line in metrics.splitlines() if "garbled" in line and not line.startswith("#")]
+    assert any(float(line.split()[-1]) > 0 for line in garbled), garbled
+
+
+def test_a_machine_that_stops_dead_loses_its_job_to_the_spare(calm: float) -> None:
+    job_id = submit("crash", steps=200)
+    nodes = running_past("crash", job_id, 30)
+    lab("inject", "node-crash", nodes[1])
+    again = eventually(lambda: restarted(job_id, calm), "the job runs again", 90).data["node_names"]
+    assert nodes[1] not in again or len(done_since(calm, "launch")) == 1
+    eventually(lambda: job_state(job_id) == "COMPLETED", "the job completes", 120)
+    eventually(lambda: done_since(calm, "hold_spare", "return_to_service"), "the node is back", 120)
+    assert len(done_since(calm, "launch")) == 1
+    assert "node.lost" in explain(nodes[1])
+
+
+def test_a_controller_killed_between_intended_and_done_launches_one_machine(calm: float) -> None:
+    edge = int((LAYOUT.cloud / "edge.pid").read_text())
+    before = json.loads(lab("status", "--json").stdout)["instances"]
+    os.kill(edge, signal.SIGSTOP)
+    try:
+        lab("inject", "gpu-lost", "n2")
+        eventually(
+            lambda: any(r.kind == "intended" and r.data["action"]["action"] == "launch" for r in since(calm)),
+            "the launch is intended",
+        )
+        assert done_since(calm, "launch") == []
+        head("systemctl", "kill", "--signal=KILL", "nodewatch-controller")
+    finally:
+        os.kill(edge, signal.SIGCONT)
+    eventually(lambda: done_since(calm, "hold_spare", "return_to_service"), "the repair ends", 120)
+    after = json.loads(lab("status", "--json").stdout)["instances"]
+    new = {row["instance"] for row in after} - {row["instance"] for row in before}
+    assert len(new) == 1, after
+    assert len([r for r in since(calm) if r.kind == "started"]) == 1
+
+
+def test_refused_capacity_is_said_and_waited_for_with_nothing_half_done(calm: float) -> None:
+    lab("inject", "no-capacity")
+    try:
+        lab("inject", "gpu-lost", "n3")
+        eventually(lambda: "InsufficientInstanceCapacity" in explain("n3"), "the refusal is told")
+        held = [why for node in status()["nodes"] for why in node["held"]]
+        assert any("EC2 has no capacity" in why and "trying again in" in why for why in held), held
+        assert done_since(calm, "launch", "terminate") == []
+    finally:
+        lab("inject", "capacity-back")
+    eventually(lambda: done_since(calm, "hold_spare", "return_to_service"), "the repair ends", 120)
+    assert len(done_since(calm, "launch")) == len(done_since(calm, "terminate")) == 1
+
+
+def test_a_waiting_job_does_not_get_the_nodes_of_the_one_that_starts_again(calm: float) -> None:
+    job_id = submit("first", steps=150)
+    nodes = running_past("first", job_id, 20)
+    rivals = [
+        int(head("sbatch", "--parsable", "-N1", "--exclusive", "--chdir=/fsx", "--wrap=sleep 1")) for _ in range(3)
+    ]
+    assert {job_state(rival) for rival in rivals} == {"PENDING"}
+    # The GPU is gone and the program has not noticed yet: the job still runs when it is requeued. A job that is dead
+    # already has given its nodes away before anybody can know why.
+    broken = machine.find(LAYOUT, nodes[1])
+    bus = hardware.bus_id(2)
+    hardware.append(
+        LAYOUT.machine(broken.ident) / "instance" / hardware.FILE_NAME,
+        [
+            "gpu 2 lost 1",
+            f"kmsg 4 NVRM: Xid (PCI:{bus}): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.",
+        ],
+    )
+    eventually(lambda: restarted(job_id, calm), "the job runs again", 60)
+    assert {job_state(rival) for rival in rivals} == {"PENDING"}
+    eventually(lambda: job_state(job_id) == "COMPLETED", "the job completes", 120)
+    eventually(lambda: all(job_state(rival) == "COMPLETED" for rival in rivals), "the others run after it", 60)
+    assert head("scontrol", "show", "reservation") == "No reservations in the system"
+
+
+def test_a_torn_checkpoint_is_passed_over_for_the_one_before(calm: float) -> None:
+    name = "torn"
+    job_id = submit(name, steps=150)
+    nodes = running_past(name, job_id, 65)
+    newest = sorted((LAYOUT.fsx / "checkpoints" / name).glob("step-????????"))[-1]
+    data = max(
+        (path for path in newest.iterdir() if path.name != "manifest.json"), key=lambda path: path.stat().st_size
+    )
+    os.truncate(data, data.stat().st_size // 2)
+    lab("inject", "gpu-lost", nodes[1])
+    eventually(lambda: job_state(job_id) == "COMPLETED", "the job completes", 120)
+    resumed = [line for line in demo.progress(LAYOUT, name) if line["event"] == "start" and line["restart"] == 1]
+    assert resumed[0]["resumed_from"] < newest.name
+    assert newest.name in (LAYOUT.fsx / f"{name}-{job_id}.out").read_text()
+
+
+def test_output_is_appended_and_the_flag_is_checked(calm: float) -> None:
+    refused = lab("exec", "head", "--", "sbatch", "--auto-resume=often", "--wrap=true")
+    assert refused.returncode != 0
+    assert "--auto-resume" in refused.stderr
+    assert "auto-resume" in head("sbatch", "--help")
+
+
+def test_a_wrong_key_in_the_configuration_is_one_sentence(calm: float) -> None:
+    done = lab(
+        "exec",
+        "head",
+        "--",
+        "sh",
+        "-c",
+        "echo 'mood = 1' > /tmp/bad.toml; nodewatch-controller --check-config --config /tmp/bad.toml",
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip().count("\n") == 0
+    assert "unknown key 'mood'; did you mean 'mode'?" in done.stderr or "unknown key 'mood'" in done.stderr
+
+
+def test_down_is_the_end_of_every_machine(cluster: None) -> None:
+    machines = machine.machines(LAYOUT)
+    assert len(machines) >= 5
