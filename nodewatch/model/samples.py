@@ -82,4 +82,5 @@ class MountSample:
     mounts: tuple[MountProbe, ...]
 
 
-Sample = KmsgSample | GpuSample | MountSample
+Sample = object
+"""Any frozen dataclass of `nodewatch.model` that a sensor fills in; a check names the one that it reads."""
