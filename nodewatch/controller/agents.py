@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
 from collections.abc import Callable, Collection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -41,6 +42,14 @@ class AgentServer(ThreadingHTTPServer):
         self.receive = receive
         self.metrics = metrics
         super().__init__(address, _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """One line for an agent that went away before its answer; a stack for what is a bug of ours."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            _log.info("the connection from %s ended early: %s", client_address[0], error)
+        else:
+            _log.exception("a message from %s could not be handled; this is a bug, please report it", client_address[0])
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""The controller's one loop body, without threads, sockets or a clock of its own.
+"""The controller's one loop body, without sockets or a clock of its own.
 
 `receive` takes what agents and hooks report; `tick` reads the world, plans, and carries the plan out. Each action is written
 down as intended and synced before it is begun, and its outcome is written down after: that record, not the effect, is what
@@ -12,6 +12,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from nodewatch.effects.perform import Ec2Control, SlurmControl, perform
@@ -32,6 +33,7 @@ from nodewatch.policy.rules import Rules
 _log = logging.getLogger(__name__)
 _MOST_ROUNDS = 12
 """Plans carried out in one tick; a repair takes two or three steps at once, more would be a planner that never rests."""
+_MOST_PROBES = 128
 _STORY_KEPT = 5000
 _EVENT_IDS_KEPT = 20000
 _AGENT_KINDS = frozenset({"hello", "verdict", "validated", "hook_denied", "drained_self"})
@@ -76,7 +78,8 @@ class Engine:
         reach: Callable[[str, str], bool] = lambda _node, _address: True,
         ec2_period_s: float = 10.0,
     ) -> None:
-        """`past` is the journal so far. `reach(node, address)` tells whether any of the node's ports answers now.
+        """`past` is the journal so far. `reach(node, address)` tells whether any of the node's ports answers now; it is called
+        for many nodes at once, on threads.
 
         `ec2_period_s` is how long a picture of EC2 serves: its API is throttled, Slurm's is not.
         """
@@ -249,19 +252,25 @@ class Engine:
         with self._lock:
             agents = dict(self._agents)
         silent = [view for _, view in sorted(agents.items()) if is_silent(view, self.rules, now)]
-        unreachable = {
-            view.node for view in silent if view.node in nodes and not self._reach(view.node, nodes[view.node].address)
-        }
+        unreachable = self._unreachable([nodes[view.node] for view in silent if view.node in nodes])
         return Snapshot(
             taken_at=now,
             nodes=nodes,
             jobs=jobs,
             instances=self._instances,
             agents=agents,
-            unreachable=frozenset(unreachable),
+            unreachable=unreachable,
             slurm_error=slurm_error,
             ec2_error=self._ec2_error,
         )
+
+    def _unreachable(self, silent: list[SlurmNode]) -> frozenset[str]:
+        if not silent:
+            return frozenset()
+        # All at once: a dead machine takes the whole time-out, and a dead switch has a hundred machines behind it.
+        with ThreadPoolExecutor(min(len(silent), _MOST_PROBES)) as pool:
+            answers = pool.map(lambda node: self._reach(node.name, node.address), silent)
+            return frozenset(node.name for node, answered in zip(silent, answers, strict=True) if not answered)
 
     def _read_ec2(self, now: float) -> None:
         if self._ec2 is None or now - self._ec2_read_at < self._ec2_period_s:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import struct
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -223,3 +225,21 @@ def test_a_hundred_agents_at_once(controller: Controller) -> None:
     assert len(controller.world.engine.ledger.agents) == 100
     numbers = [record.number for record in controller.world.journal.records]
     assert numbers == list(range(1, 102))
+
+
+def test_an_agent_that_goes_away_is_one_line_and_no_stack(
+    controller: Controller, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level("INFO")
+    for _ in range(20):
+        connection = socket.create_connection(("127.0.0.1", controller.server.server_port), timeout=5)
+        # Leaves with a reset instead of a farewell.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.sendall(b"POST /v1/events HTTP/1.1\r\nHost: h\r\nContent-Length: 99\r\n\r\n0:")
+        connection.close()
+    assert controller.post(sealed(GOOD))[0] == 200
+    end = time.monotonic() + 5
+    while "ended early" not in caplog.text:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert "Traceback" not in caplog.text + capfd.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -279,3 +280,26 @@ def test_an_agent_known_from_before_the_restart_gets_its_time_to_be_heard() -> N
     view = world.engine._agents["n1"]
     assert view.heard_at == world.clock()
     assert view.verdict is None
+
+
+def test_many_dead_machines_are_looked_for_at_once() -> None:
+    world = World(nodes=100, spares=0, rules=Rules(mode="act"))
+    world.run(seconds=1)
+    looked: list[str] = []
+
+    def reach(node: str, _address: str) -> bool:
+        looked.append(node)
+        time.sleep(0.1)
+        return node == "n7"
+
+    engine = Engine(
+        journal=MemoryJournal(), past=[], slurm=world.slurm, ec2=None, rules=world.rules, clock=world.clock, reach=reach
+    )
+    for index in range(1, 101):
+        engine.receive_agent(message(f"n{index}", instance_id=f"i-{index}", boot_id="b"))
+    world.clock.advance(20)
+    began = time.monotonic()
+    engine.tick()
+    rounds = len(looked) / 100
+    assert time.monotonic() - began < 1.0 * rounds
+    assert engine.snapshot.unreachable == {f"n{index}" for index in range(1, 101)} - {"n7"}

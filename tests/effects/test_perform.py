@@ -109,6 +109,15 @@ def test_what_slurm_is_told() -> None:
     ]
 
 
+def test_a_spare_that_slurm_had_given_up_is_up_again() -> None:
+    cluster = Cluster()
+    cluster.slurm.operator("n2", "down", "Not responding")
+    action = act.HoldSpare(key="k", node="n2", reason="nodewatch: spare", is_down=True)
+    perform(action, cluster.slurm, cluster.ec2)
+    assert cluster.slurm.node_table["n2"].is_spare
+    assert not cluster.slurm.node_table["n2"].is_down
+
+
 def test_a_launch_says_what_came_of_it() -> None:
     cluster = Cluster()
     result = perform(act.Launch(key="k", node="n1", launch_template="compute"), cluster.slurm, cluster.ec2)
