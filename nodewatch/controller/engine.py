@@ -127,8 +127,8 @@ class Engine:
         events = [_agent_event(event) for event in message.get("events", ())]
         identity = {
             "node": node,
-            "boot_id": str(message.get("boot_id", "")),
-            "instance_id": str(message.get("instance_id", "")),
+            "boot_id": str(message.get("boot_id") or ""),
+            "instance_id": str(message.get("instance_id") or ""),
         }
         with self._lock:
             return self._take(node, identity, verdict, events)

@@ -89,6 +89,13 @@ def test_an_event_cannot_overwrite_number_or_machine() -> None:
     assert (record.data["node"], record.data["boot_id"], record.data["instance_id"]) == ("n1", "b1", "i-0001")
 
 
+def test_a_machine_without_an_id_has_none() -> None:
+    world = World()
+    world.engine.receive_agent(message("n1", event(1), instance_id=None, boot_id=None))
+    known = world.engine.ledger.agents["n1"]
+    assert (known.instance_id, known.boot_id) == ("", "")
+
+
 def engine_on(path: Path, clock: FakeClock) -> tuple[Engine, Journal]:
     journal = Journal(path)
     engine = Engine(
