@@ -27,7 +27,7 @@ def client(endpoint: str | None = None) -> Any:
         aws_access_key_id="x",
         aws_secret_access_key="x",
         endpoint_url=endpoint,
-        config=Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1}),
+        config=Config(connect_timeout=10, read_timeout=60, retries={"total_max_attempts": 1}),
     )
 
 
