@@ -7,26 +7,65 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from types import MappingProxyType
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceType:
-    """One EC2 instance type and the number of GPUs that it has."""
+    """One EC2 instance type. `source` names the rows of the table's [source] that its numbers are from."""
 
     name: str
     gpus: int
     gpu: str
+    """The model, empty for none."""
     source: str
+    nvlinks_per_gpu: int = 0
+    gpu_memory_mib: int = 0
+    """Of one GPU, as nvidia-smi totals it; drivers differ by 1 or 2 %."""
+    neuron_devices: int = 0
+    efa_devices: int | None = None
+    """None where a machine is usually launched without the one that it could have: nothing is expected then."""
+    vcpus: int = 0
+    memory_gib: int = 0
+    """Of the host; what Linux counts is a few per cent less."""
+    nccl_floor: tuple[tuple[int, float], ...] = ()
+    """(message size in bytes, all-reduce bus bandwidth in GB/s) on all GPUs of one machine, sizes rising; slower is a fault."""
+    nccl_why: str = ""
 
 
 def parse(text: str) -> Mapping[str, InstanceType]:
-    """The rows of a table in TOML by name. Raises ValueError or KeyError when a row is not complete."""
-    rows = tomllib.loads(text)["types"]
-    return MappingProxyType(
-        {
-            name: InstanceType(name=name, gpus=int(row["gpus"]), gpu=str(row["gpu"]), source=str(row["source"]))
-            for name, row in rows.items()
-        }
+    """The rows of a table in TOML by name. Raises ValueError or KeyError when a row is not complete or not told whence."""
+    data = tomllib.loads(text)
+    for name in data["nccl"]:
+        if name not in data["types"]:
+            raise ValueError(f"[nccl] has {name}, [types] has not")
+    return MappingProxyType({name: _row(name, row, data) for name, row in data["types"].items()})
+
+
+def _row(name: str, row: Mapping[str, Any], data: Mapping[str, Any]) -> InstanceType:
+    model = data["gpu"][row["gpu"]] if row["gpu"] else {"nvlinks": 0, "memory_mib": 0, "source": []}
+    nccl = data["nccl"].get(name, {"floor": [], "why": "", "source": []})
+    sources = [*row["source"], *model["source"], *nccl["source"]]
+    for source in sources:
+        if source not in data["source"]:
+            raise ValueError(f"{name}: the source {source!r} is not in [source]")
+    floor = tuple((int(size), float(speed)) for size, speed in nccl["floor"])
+    if list(floor) != sorted(floor):
+        raise ValueError(f"{name}: the sizes of its NCCL floor do not rise")
+    efa = row.get("efa_devices")
+    return InstanceType(
+        name=name,
+        gpus=int(row["gpus"]),
+        gpu=str(row["gpu"]),
+        source=", ".join(dict.fromkeys(sources)),
+        nvlinks_per_gpu=int(model["nvlinks"]),
+        gpu_memory_mib=int(model["memory_mib"]),
+        neuron_devices=int(row.get("neuron_devices", 0)),
+        efa_devices=None if efa is None else int(efa),
+        vcpus=int(row["vcpus"]),
+        memory_gib=int(row["memory_gib"]),
+        nccl_floor=floor,
+        nccl_why=str(nccl["why"]),
     )
 
 
