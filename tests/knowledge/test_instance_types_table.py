@@ -71,7 +71,8 @@ def test_each_row_has_a_source_and_an_accelerator() -> None:
 
 
 def test_a_row_without_a_known_source_is_refused() -> None:
-    text = '[source]\naws = "a"\n[gpu]\n[nccl]\n[types]\nx = { gpus = 0, gpu = "", vcpus = 1, memory_gib = 1, source = ["b"] }\n'
+    head = '[source]\naws = "a"\n[gpu]\n[nccl]\n[types]\n'
+    text = head + 'x = { gpus = 0, gpu = "", vcpus = 1, memory_gib = 1, source = ["b"] }\n'
     with pytest.raises(ValueError, match="not in"):
         parse(text)
     assert parse(text.replace('["b"]', '["aws"]'))["x"].efa_devices is None
