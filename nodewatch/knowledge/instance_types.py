@@ -43,7 +43,7 @@ def parse(text: str) -> Mapping[str, InstanceType]:
 
 
 def _row(name: str, row: Mapping[str, Any], data: Mapping[str, Any]) -> InstanceType:
-    model = data["gpu"][row["gpu"]] if row["gpu"] else {"nvlinks": 0, "memory_mib": 0, "source": []}
+    model: Mapping[str, Any] = data["gpu"][row["gpu"]] if row["gpu"] else {"nvlinks": 0, "memory_mib": 0, "source": []}
     nccl = data["nccl"].get(name, {"floor": [], "why": "", "source": []})
     sources = [*row["source"], *model["source"], *nccl["source"]]
     for source in sources:
