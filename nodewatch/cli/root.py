@@ -15,6 +15,7 @@ _COMMANDS = {
     "status": ("nodewatch.cli.status", "status"),
     "explain": ("nodewatch.cli.explain", "explain"),
     "doctor": ("nodewatch.cli.doctor", "doctor"),
+    "replay": ("nodewatch.cli.replay", "replay"),
     "lab": ("nodewatch.lab.command", "lab"),
 }
 
@@ -49,6 +50,8 @@ def root() -> None:
     nodewatch status              the cluster, its cases and its marked jobs
     nodewatch explain n2          what happened to a node, and why
     nodewatch explain 17          what happened to a job, and why
+    nodewatch replay --sensor kmsg FILE
+                                  what a recording of a machine amounts to
     nodewatch lab up              a rehearsal cluster on this machine
     """
 

@@ -21,6 +21,8 @@ class KmsgRecord:
     since_boot_us: int | None = None
     priority: int | None = None
     """syslog level 0 (emergency) to 7 (debug)."""
+    stamp: str = ""
+    """The wall-clock time as the text spells it, where the source has no time since the boot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,8 @@ class KmsgSample:
     records: tuple[KmsgRecord, ...]
     garbled: int = 0
     """Lines that are no kernel-log record; they are skipped and counted."""
+    recent: tuple[KmsgRecord, ...] = ()
+    """The records just before, handed out already: what a line means can depend on one that came seconds earlier."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

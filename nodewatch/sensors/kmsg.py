@@ -13,6 +13,7 @@ import os
 import re
 import stat
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,11 @@ from nodewatch.model.samples import KmsgRecord, KmsgSample
 
 _HEADER = re.compile(r"(\d{1,10}),(\d{1,20}),(\d{1,20}),[^;]*;(.*)", re.DOTALL | re.ASCII)
 _ESCAPE = re.compile(r"\\x([0-9a-fA-F]{2})")
-_DMESG = re.compile(r"^(?:.*? kernel: )?(?:<(\d{1,3})>)?\[ *(\d{1,12})\.(\d{6})\] (.*)$", re.ASCII)
 _MAX_LINE = 65536
 _RECORD = 8192
 """The kernel refuses a read that is smaller than the record (CONSOLE_EXT_LOG_MAX is 8192)."""
+_RECENT = 200
+"""Records that go along as what came before: the lines of one GPU's fault stand within a few dozen of each other."""
 _MAX_BATCH = 2000
 """Records in one sample: a storm in the log must leave time for the hooks between two samples."""
 
@@ -42,32 +44,6 @@ def parse_record(text: str) -> KmsgRecord | None:
         sequence=int(match[2]),
         since_boot_us=int(match[3]),
         priority=prefix & 7,
-    )
-
-
-def parse_recording(text: str) -> KmsgSample:
-    """The records in recorded output of `cat /dev/kmsg`, `dmesg` or a syslog file; other lines are counted as garbled."""
-    records: list[KmsgRecord] = []
-    garbled = 0
-    for line in text.splitlines():
-        if not line.strip() or (line.startswith(" ") and records):
-            continue
-        record = parse_record(line) or _parse_dmesg(line)
-        if record is None:
-            garbled += 1
-        else:
-            records.append(record)
-    return KmsgSample(records=tuple(records), garbled=garbled)
-
-
-def _parse_dmesg(line: str) -> KmsgRecord | None:
-    match = _DMESG.match(line)
-    if match is None:
-        return None
-    return KmsgRecord(
-        text=match[4],
-        since_boot_us=int(match[2]) * 1_000_000 + int(match[3]),
-        priority=int(match[1]) & 7 if match[1] else None,
     )
 
 
@@ -125,6 +101,7 @@ class KernelLog:
         self._identity = (0, 0)
         self._partial = bytearray()
         self._skipping = False
+        self._recent: deque[KmsgRecord] = deque(maxlen=_RECENT)
 
     @property
     def position(self) -> Position:
@@ -189,7 +166,9 @@ class KernelLog:
             self.open()
         garbled_before = self.garbled
         records = self._read_device() if stat.S_ISCHR(self._kind) else self._read_stream()
-        return KmsgSample(records=tuple(records), garbled=self.garbled - garbled_before)
+        recent = tuple(self._recent)
+        self._recent.extend(records)
+        return KmsgSample(records=tuple(records), garbled=self.garbled - garbled_before, recent=recent)
 
     def _read_device(self) -> list[KmsgRecord]:
         # One read is one record with its continuation lines.

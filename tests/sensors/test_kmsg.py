@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from nodewatch.errors import SensorError
 from nodewatch.model.samples import KmsgSample
-from nodewatch.sensors.kmsg import KernelLog, Position, parse_record, parse_recording
+from nodewatch.sensors.kmsg import KernelLog, Position, parse_record
 
 
 def texts(sample: KmsgSample) -> list[str]:
@@ -59,8 +59,6 @@ def test_garbage_is_no_record(line: str) -> None:
 @given(st.text())
 def test_no_text_raises(text: str) -> None:
     parse_record(text)
-    sample = parse_recording(text)
-    assert all(record.text is not None for record in sample.records)
 
 
 @given(st.binary(max_size=3000), st.lists(st.integers(1, 50), max_size=20))
@@ -86,19 +84,6 @@ def test_bytes_split_anywhere_never_raise_and_a_good_line_comes_through(
         log.close()
 
 
-def test_recordings_of_the_device_of_dmesg_and_of_syslog() -> None:
-    sample = parse_recording(
-        "4,7,1500000,-;first\n SUBSYSTEM=pci\n"
-        "[  123.456789] second\n"
-        "<4>[    0.000001] third\n"
-        "Oct  1 10:00:00 n1 kernel: [  12.000001] fourth\n"
-        "no record\n"
-    )
-    assert texts(sample) == ["first", "second", "third", "fourth"]
-    assert [record.since_boot_us for record in sample.records] == [1500000, 123456789, 1, 12000001]
-    assert sample.garbled == 1
-
-
 def test_a_line_split_over_reads_and_lines_that_continue(fifo: tuple[KernelLog, int]) -> None:
     log, writer = fifo
     os.write(writer, b"4,1,1,-;fir")
@@ -108,6 +93,16 @@ def test_a_line_split_over_reads_and_lines_that_continue(fifo: tuple[KernelLog, 
     os.write(writer, b"ond\n")
     assert texts(log.read()) == ["second"]
     assert log.garbled == 0
+
+
+def test_what_was_handed_out_before_goes_along(fifo: tuple[KernelLog, int]) -> None:
+    log, writer = fifo
+    os.write(writer, b"4,1,1,-;first\n")
+    assert log.read().recent == ()
+    os.write(writer, b"4,2,2,-;second\n")
+    sample = log.read()
+    assert texts(sample) == ["second"]
+    assert [record.text for record in sample.recent] == ["first"]
 
 
 def test_garbage_is_counted_and_skipped(fifo: tuple[KernelLog, int]) -> None:
