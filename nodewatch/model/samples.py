@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nodewatch.model.gpu_samples import Gpu as Gpu
+from nodewatch.model.gpu_samples import GpuSample as GpuSample
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KmsgRecord:
@@ -34,35 +37,6 @@ class KmsgSample:
     """Lines that are no kernel-log record; they are skipped and counted."""
     recent: tuple[KmsgRecord, ...] = ()
     """The records just before, handed out already: what a line means can depend on one that came seconds earlier."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gpu:
-    """One GPU as NVML describes it. A value is None where the device does not offer it."""
-
-    index: int
-    uuid: str
-    pci_bus_id: str
-    serial: str | None = None
-    name: str | None = None
-    is_lost: bool = False
-    """NVML answered NVML_ERROR_GPU_IS_LOST: it has fallen off the bus or is otherwise inaccessible."""
-    remap_pending: bool | None = None
-    remap_failed: bool | None = None
-    remapped_correctable: int | None = None
-    remapped_uncorrectable: int | None = None
-    temperature_c: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GpuSample:
-    """All GPUs that the driver knows, and how many the machine should have (None: not known)."""
-
-    gpus: tuple[Gpu, ...]
-    driver_version: str | None = None
-    expected: int | None = None
-    unreadable: tuple[tuple[int, str], ...] = ()
-    """(index, why) for each device that NVML counts and cannot describe for another reason than being lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
