@@ -13,6 +13,15 @@ OWNED_PREFIX = "nodewatch:"
 SPARE_REASON = "nodewatch: spare"
 """The reason on a healthy node that we keep out of service so that it can stand in for a broken one at once."""
 
+# What slurmctld itself writes as the reason of a node that it gives up (slurmctld's node_mgr.c and job_mgr.c, 24.11).
+_SLURMS_OWN_REASONS = (
+    "Not responding",
+    "Node unexpectedly rebooted",
+    "Prolog error",
+    "Epilog error",
+    "Kill task failed",
+)
+
 _BUSY_FLAGS = frozenset({"ALLOCATED", "MIXED", "COMPLETING"})
 _OUT_FLAGS = frozenset({"DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING"})
 _ACTIVE_JOB_STATES = frozenset(
@@ -92,10 +101,11 @@ class SlurmNode:
 
     @property
     def _is_given_up_by_slurm(self) -> bool:
-        # slurmctld's own words for a node that went away; nobody decided it, so a repair may take over.
-        return not self.is_out and (
-            self.reason == "" or self.reason.startswith(("Not responding", "Node unexpectedly"))
-        )
+        # Nobody decided it, so a repair may take over. A failed prolog or epilog is most often our own veto, which is
+        # faster than our drain: taken for somebody's wish it would lock the very node out of its repair.
+        if self.is_out:
+            return self.reason.startswith(_DRAINED_BY_SLURM)
+        return self.reason == "" or self.reason.startswith(_DOWN_BY_SLURM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

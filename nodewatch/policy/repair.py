@@ -120,7 +120,7 @@ def _draining(case: Case, scene: Scene) -> StepOutcome:
         return StepOutcome(case=case, held=(f"Slurm does not know {case.node}",))
     wanted: list[act.Action] = []
     held: list[str] = []
-    if not node.is_out or node.is_spare:
+    if not node.is_out or node.is_spare or not node.is_ours:
         wanted.append(act.Drain(key=key_of(case, "drain"), node=case.node, reason=owned_reason(case)))
     if case.family == "node" and not node.is_down:
         # Without this slurmctld waits SlurmdTimeout (300 s) for a machine that is gone, and its jobs with it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -32,7 +33,8 @@ class JobDecision:
 
 def limit_of(job: MarkedJob, rules: Rules) -> int:
     """How often the job may be started again for a node's fault."""
-    return int(job.budget) if job.budget.isdigit() else rules.requeue_limit
+    # Anyone can write the mark into a job's Extra field: "²" is a digit to str.isdigit and no number to int.
+    return int(job.budget) if re.fullmatch(r"[0-9]{1,6}", job.budget) else rules.requeue_limit
 
 
 def blamed(job: MarkedJob, cases: Sequence[Case], rules: Rules, now: float) -> Case | None:

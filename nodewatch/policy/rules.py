@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -92,6 +93,10 @@ class Rules:
         for fault, rung in self.first_rung.items():
             if rung not in words:
                 raise ValueError(f"first_rung of {fault!r} must be one of {', '.join(sorted(words))}, not {rung!r}")
+        for spec in dataclasses.fields(self):
+            value = getattr(self, spec.name)
+            if isinstance(value, float) and spec.name.endswith("_s") and not value >= 0:
+                raise ValueError(f"{spec.name} is a time in seconds and must not be negative, as {value!r} is")
         for name in ("storm_nodes", "attempts", "failed_replacements_limit"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")

@@ -21,6 +21,7 @@ from nodewatch.model.cluster import SlurmJob, SlurmNode
 from nodewatch.model.health import Finding, Remedy, Severity, StandingFinding, Verdict, state_of
 from nodewatch.model.ledger import Case
 from nodewatch.policy.plan import plan
+from nodewatch.policy.requeue import limit_of
 from nodewatch.policy.rules import Group, Rules
 from nodewatch.testing.ec2 import FakeEc2
 from nodewatch.testing.journal import MemoryJournal
@@ -234,7 +235,7 @@ class World:
 
     def _check_budgets(self) -> None:
         for job in self.engine.ledger.jobs.values():
-            limit = int(job.budget) if job.budget.isdigit() else self.rules.requeue_limit
+            limit = limit_of(job, self.rules)
             assert job.requeues <= limit, f"job {job.job_id} was requeued {job.requeues} times, the limit is {limit}"
 
     # -- below --------------------------------------------------------------------------------------------------------

@@ -266,3 +266,25 @@ def test_a_node_of_no_group_is_not_repaired() -> None:
     world.run(seconds=5)
     assert any("in no group" in why for why in world.reasons("login"))
     assert not world.slurm_node("login").is_out
+
+
+def test_a_node_that_slurm_drained_for_our_own_veto_is_still_ours_to_repair() -> None:
+    world = healthy_world()
+    world.slurm.operator("n2", "drain", "Prolog error")
+    world.node("n2").loses_gpu()
+    world.run(minutes=5)
+
+    assert len(world.ec2.launched) == 1
+    assert world.story("drain") == ["drain"], "the reason is made ours"
+
+
+def test_a_mark_that_is_no_number_counts_as_the_sites_default() -> None:
+    for mark in ("\u00b2", "9" * 5000, "often"):
+        world = World(nodes=4, spares=1, rules=ACT)
+        world.run(seconds=5)
+        job = world.submit(nodes=1, auto_resume=None)
+        world.slurm.set_extra(job, f"nodewatch:auto-resume={mark}")
+        world.run(seconds=5)
+        world.node(world.job(job).nodes[0]).loses_gpu()
+        world.run(seconds=10)
+        assert world.job(job).restart_count == 1

@@ -1,4 +1,4 @@
-"""The controller is killed after each single record of a whole repair, and starts again: nothing is done twice, nothing is lost."""
+"""The controller is killed after each single record of a whole repair and starts again: nothing is done twice or lost."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -38,7 +38,9 @@ class Recording:
         try:
             return self.path.open("rb")
         except OSError as error:
-            raise SensorError(f"{self.path} cannot be read: {error.strerror}: name a file or directory that can be") from error
+            raise SensorError(
+                f"{self.path} cannot be read: {error.strerror}: name a file or directory that can be"
+            ) from error
 
     def read(self, *, at_most: int = 64 << 20) -> bytes:
         """The whole recording. Raises SensorError when it cannot be read or is longer than `at_most` bytes."""
