@@ -13,14 +13,9 @@ OWNED_PREFIX = "nodewatch:"
 SPARE_REASON = "nodewatch: spare"
 """The reason on a healthy node that we keep out of service so that it can stand in for a broken one at once."""
 
-# What slurmctld itself writes as the reason of a node that it gives up (slurmctld's node_mgr.c and job_mgr.c, 24.11).
-_SLURMS_OWN_REASONS = (
-    "Not responding",
-    "Node unexpectedly rebooted",
-    "Prolog error",
-    "Epilog error",
-    "Kill task failed",
-)
+# What slurmctld itself writes as the reason when it drains a node, or gives it up (seen on 24.11).
+_DRAINED_BY_SLURM = ("Prolog error", "Epilog error", "Kill task failed")
+_DOWN_BY_SLURM = ("Not responding", "Node unexpectedly rebooted")
 
 _BUSY_FLAGS = frozenset({"ALLOCATED", "MIXED", "COMPLETING"})
 _OUT_FLAGS = frozenset({"DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING"})
