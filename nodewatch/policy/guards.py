@@ -8,6 +8,7 @@ from collections.abc import Collection
 from nodewatch.model.cluster import Snapshot
 from nodewatch.model.ledger import Case, Ledger, Rung
 from nodewatch.policy.rules import Group, Rules
+from nodewatch.policy.verbs import FAMILY, asked
 
 
 def observing(rules: Rules) -> str | None:
@@ -34,7 +35,7 @@ def foreign(case: Case, snapshot: Snapshot) -> str | None:
     node = snapshot.nodes.get(case.node)
     if node is None:
         return f"Slurm does not know {case.node}"
-    if node.is_foreign:
+    if node.is_foreign and not (case.family == FAMILY and asked(node) is not None):
         return f"{case.node} was taken out of service by somebody else ({node.reason or 'no reason given'}): left alone"
     return None
 

@@ -10,11 +10,11 @@ import dataclasses
 from collections.abc import Mapping
 
 from nodewatch.model import actions as act
-from nodewatch.model.cluster import Snapshot
-from nodewatch.model.health import NodeState, Severity, StandingFinding
+from nodewatch.model.cluster import SlurmNode, Snapshot
+from nodewatch.model.health import Finding, NodeState, Remedy, Severity, StandingFinding
 from nodewatch.model.ledger import Case, Ledger, Rung, Step
 from nodewatch.model.plan import Held, Judgement, Plan
-from nodewatch.policy import guards, repair, requeue, spares
+from nodewatch.policy import guards, repair, requeue, spares, verbs
 from nodewatch.policy.attempts import due
 from nodewatch.policy.ladder import opening_rung
 from nodewatch.policy.lost import is_silent, lost_nodes
@@ -32,6 +32,10 @@ def plan(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Plan:
     faults = _faults(snapshot, rules, now)
     held: list[Held] = []
     cases: dict[str, Case] = {case.case_id: case for case in ledger.open_cases}
+    for name, node in sorted(snapshot.nodes.items()):
+        unclear = verbs.misunderstood(node)
+        if unclear is not None:
+            held.append(Held(subject=name, why=unclear))
     _update_open(cases, faults, rules)
     _open_new(cases, faults, snapshot, ledger, rules, now, held)
     _admit(cases, faults, snapshot, ledger, rules, now, held)
@@ -80,7 +84,23 @@ def _faults(snapshot: Snapshot, rules: Rules, now: float) -> Faults:
                 take(name, standing)
     for name, standing in lost_nodes(snapshot, rules, now):
         take(name, standing)
+    for name, node in sorted(snapshot.nodes.items()):
+        rung = verbs.asked(node)
+        if rung is not None:
+            take(name, _wish(node, rung, now))
     return worst
+
+
+def _wish(node: SlurmNode, rung: Rung, now: float) -> StandingFinding:
+    """An operator's wish, as a finding: jobs may finish, as HyperPod's users know it."""
+    finding = Finding(
+        fault=f"{verbs.FAMILY}.{rung.word}",
+        subject=node.name,
+        severity=Severity.DEGRADED,
+        remedy=Remedy[rung.name],
+        evidence={"reason": node.reason},
+    )
+    return StandingFinding(finding=finding, first_at=now, last_at=now)
 
 
 def _weight(standing: StandingFinding, rules: Rules) -> tuple[int, int, float, tuple[str, str]]:

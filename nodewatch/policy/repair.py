@@ -15,6 +15,7 @@ from nodewatch.policy.attempts import blocked, due
 from nodewatch.policy.ladder import rung_after
 from nodewatch.policy.lost import is_silent
 from nodewatch.policy.rules import Rules
+from nodewatch.policy.verbs import FAMILY
 
 _SETTLE_S = 3.0
 """How long Slurm's picture may lag behind an action of ours before a difference is taken for somebody's wish."""
@@ -154,7 +155,7 @@ def _draining(case: Case, scene: Scene) -> StepOutcome:
 def _has_cleared(case: Case, scene: Scene) -> bool:
     """Whether the machine that had the fault is healthy again without our doing."""
     view = _view(case, scene)
-    if view is None or view.verdict is None or is_silent(view, scene.rules, scene.now):
+    if case.family == FAMILY or view is None or view.verdict is None or is_silent(view, scene.rules, scene.now):
         return False
     if view.verdict.state not in (NodeState.HEALTHY, NodeState.SUSPECT):
         return False

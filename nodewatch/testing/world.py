@@ -23,6 +23,7 @@ from nodewatch.model.ledger import Case
 from nodewatch.policy.plan import plan
 from nodewatch.policy.requeue import limit_of
 from nodewatch.policy.rules import Group, Rules
+from nodewatch.policy.verbs import asked
 from nodewatch.testing.ec2 import FakeEc2
 from nodewatch.testing.journal import MemoryJournal
 from nodewatch.testing.slurm import FakeSlurm
@@ -216,7 +217,7 @@ class World:
         """Called at the instant at which the controller changes a node or its machine."""
         known = self.slurm.node_table[node]
         launched = any(case.new_instance for case in self.cases(node) if case.is_open)
-        assert not known.is_foreign or (launched and verb in ("terminate", "address")), (
+        assert not known.is_foreign or asked(known) is not None or (launched and verb in ("terminate", "address")), (
             f"{verb} {node}, which somebody else took out of service ({known.reason})"
         )
         is_lost = any(case.family == "node" for case in self.cases(node) if case.is_open)
