@@ -29,11 +29,13 @@ from nodewatch.clients.munge import Munge
 from nodewatch.config.agent import AgentConfig, CheckSettings, check_settings, gpus_expected, warnings_of
 from nodewatch.config.load import load
 from nodewatch.errors import NodewatchError
+from nodewatch.model.samples import KmsgSample
 from nodewatch.policy.verdicts import CheckRule, Rules
 from nodewatch.sensors import machine
 from nodewatch.sensors.kmsg import KernelLog
 from nodewatch.sensors.mounts import MountSensor
 from nodewatch.sensors.nvml import NvmlSensor
+from nodewatch.sensors.reading import PolledSensor
 from nodewatch.service import Notifier, watchdog_interval_s
 
 _LOG = logging.getLogger("nodewatch.agent")
@@ -62,6 +64,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+def readable(checks: Mapping[str, CheckSettings], sensors: Sequence[PolledSensor]) -> Mapping[str, CheckSettings]:
+    """The checks whose samples this agent reads.
+
+    Others judge what is run on demand or recorded; waited for here, they would make every node unknown for ever.
+    """
+    read = {KmsgSample, *(sensor.reads for sensor in sensors)}
+    return {name: each for name, each in checks.items() if each.spec.reads in read}
+
+
+def _sensors(config: AgentConfig) -> list[PolledSensor]:
+    return [
+        NvmlSensor(
+            deadline_s=config.nvml_deadline_s,
+            expected=gpus_expected(config, machine.first_line(config.instance_type_file)),
+            mode=config.nvml,
+        ),
+        MountSensor(config.shared_filesystems, deadline_s=config.filesystem_deadline_s),
+    ]
+
+
 def _serve(config: AgentConfig, checks: Mapping[str, CheckSettings]) -> int:
     notifier = Notifier.from_environment()
     watchdog_s = watchdog_interval_s()
@@ -76,6 +98,8 @@ def _serve(config: AgentConfig, checks: Mapping[str, CheckSettings]) -> int:
         spool = Spool(
             config.state_dir / "spool.jsonl", boot_id=boot_id, max_bytes=config.spool_max_bytes, now=time.time()
         )
+        sensors = _sensors(config)
+        checks = readable(checks, sensors)
         loop = Loop(
             checks=checks,
             rules=Rules(
@@ -85,14 +109,7 @@ def _serve(config: AgentConfig, checks: Mapping[str, CheckSettings]) -> int:
                 clear_after=config.clear_after,
                 info_ttl_s=config.info_ttl_s,
             ),
-            sensors=[
-                NvmlSensor(
-                    deadline_s=config.nvml_deadline_s,
-                    expected=gpus_expected(config, machine.first_line(config.instance_type_file)),
-                    mode=config.nvml,
-                ),
-                MountSensor(config.shared_filesystems, deadline_s=config.filesystem_deadline_s),
-            ],
+            sensors=sensors,
             write_sensor=write_sensor(config.shared_filesystems, deadline_s=config.filesystem_deadline_s)
             if config.deep_write_probe and config.shared_filesystems and "shared_filesystem" in checks
             else None,
