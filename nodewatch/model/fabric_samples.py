@@ -90,7 +90,8 @@ class FabricDevice:
     driver: str = ""
     vendor: str = ""
     """PCI vendor, `0x1d0f`; empty when it was not recorded."""
-    device: str = ""
+    model: str = ""
+    """What devices of one kind have in common: the board, else the chip, else the PCI device; empty when none was recorded."""
     ports: tuple[FabricPort, ...] = ()
     counters: Mapping[str, int] = field(default_factory=dict)
     """Of the device itself (`hw_counters` beside `ports`)."""
