@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,10 +10,15 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
+from nodewatch.knowledge.xid import TABLE as XIDS
 from nodewatch.model.health import Remedy, Severity, remedy_of, severity_of
 
 CONFIG = 5
 """DCGM_ERROR_CONFIG: the machine's settings, never its hardware."""
+
+XID_ERROR = 101
+"""DCGM_FR_XID_ERROR: an Xid was logged while DCGM looked; which one stands in the text."""
+_XID = re.compile(r"\bXID\b\D{0,24}?(?P<number>[0-9]{1,3})\b", re.IGNORECASE)
 
 TOOL_CATEGORIES = frozenset({3, 4, 7, 16})
 """Categories about the diagnostic's own software: configuration, library, EUD plugin, internal."""
@@ -73,12 +79,16 @@ class Table:
     severities: Mapping[int, DcgmSeverity]
     errors: Mapping[int, DcgmErrorRow]
     exits: Mapping[int, ExitMeaning]
+    texts: tuple[tuple[str, int], ...]
+    """(phrase in lower case, error id), the first that fits."""
+    tests: Mapping[str, int]
+    """Error id by the name, in lower case, of a deployment test of DCGM 3."""
 
 
 def parse(text: str) -> Table:
     """The table in `text`. Raises ValueError or KeyError when a row is not complete, stands twice or has no known source."""
     data = tomllib.loads(text)
-    for row in (*data["severity"], *data["error"], *data["exit"]):
+    for row in (*data["severity"], *data["error"], *data["exit"], *data["text"], *data["test"]):
         if row["source"] not in data["source"]:
             raise ValueError(f"the source {row['source']!r} is not in [source]")
     severities = _by("number", data["severity"])
@@ -116,6 +126,8 @@ def parse(text: str) -> Table:
                 for number, row in _by("code", data["exit"]).items()
             }
         ),
+        texts=tuple((str(row["phrase"]), int(row["id"])) for row in data["text"]),
+        tests=MappingProxyType({str(row["name"]): int(row["id"]) for row in data["test"]}),
     )
 
 
@@ -126,6 +138,25 @@ def _by(key: str, rows: list[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]
             raise ValueError(f"{key} {row[key]} stands twice in the table")
         found[int(row[key])] = row
     return found
+
+
+def id_of(text: str, test: str = "") -> int | None:
+    """The error id that a sentence without numbers stands for, or else the name of a deployment test; None for neither."""
+    lower = text.lower()
+    for phrase, number in TABLE.texts:
+        if phrase in lower:
+            return number
+    return None if lower else TABLE.tests.get(test.lower())
+
+
+def xid_in(text: str) -> Judgement | None:
+    """What the Xid named in `text` amounts to by its own table; None when it names none that the table has."""
+    found = _XID.search(text)
+    xid = XIDS.get(int(found["number"])) if found else None
+    if xid is None:
+        return None
+    severity, remedy = xid.judge(text)
+    return Judgement(name=f"xid_{xid.number}", severity=severity, remedy=remedy, why=xid.why)
 
 
 def judge(error_id: int | None, severity: int | None, category: int | None = None) -> Judgement | None:

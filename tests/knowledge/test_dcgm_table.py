@@ -47,7 +47,8 @@ def test_exit_codes(code: int, means: str) -> None:
         (101, 4, 5, (Severity.WARN, Remedy.HUMAN)),
         (52, 2, 10, (Severity.FATAL, Remedy.REPLACE)),
         (62, 4, 1, (Severity.DEGRADED, Remedy.RESET_GPU)),
-        (40, 1, 9, (Severity.WARN, Remedy.NONE)),
+        (40, 1, 9, (Severity.DEGRADED, Remedy.HUMAN)),
+        (5, 1, 10, (Severity.WARN, Remedy.NONE)),
         # The tool's own trouble is no fault of the GPU.
         (22, 4, 4, (Severity.WARN, Remedy.RESTART_SERVICE)),
         (67, 4, 16, (Severity.WARN, Remedy.RESTART_SERVICE)),
