@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from nodewatch.checks import _xid_workflows as workflows
 from nodewatch.checks._api import Phase, check
+from nodewatch.checks._kernel import MAX_LINE, evidence, mentioning
+from nodewatch.checks._xid_workflows import Event, Judgement
 from nodewatch.knowledge.xid import lookup
-from nodewatch.model.health import Finding, Remedy, Severity, remedy_of, severity_of
+from nodewatch.model.health import Finding, Severity, remedy_of, severity_of
 from nodewatch.model.samples import KmsgRecord, KmsgSample
-
-# A line is evidence, not an archive: the kernel caps a record near 1 KiB, a FIFO or a file does not.
-_MAX_LINE = 1024
 
 _XID = re.compile(
     r"NVRM: Xid \((?:PCI:|GPU |GPU-|)(?P<pci>[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}(?:\.[0-9a-fA-F])?)\)"
@@ -25,6 +25,11 @@ _LOST = re.compile(
     r"(?P<rest>.*has fallen off the bus.*)",
     re.DOTALL,
 )
+# At start-up the driver says it in three lines, of which only the first names the GPU.
+_NAMED = re.compile(
+    r"NVRM: The NVIDIA GPU (?P<pci>[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}(?:\.[0-9a-fA-F])?)\s*$"
+)
+_LOST_REST = re.compile(r"NVRM: (?:installed in this system has )?fallen off the bus and")
 _PID = re.compile(r"\bpid=['\"]?(?P<pid>[0-9]{1,10})")
 _NAME = re.compile(r"\bname=(?P<name>[^,]*)")
 
@@ -37,6 +42,9 @@ class KernelXidThresholds:
     """
 
     ignored: tuple[int, ...] = ()
+    processes_to_suspect: int = 3
+    """Faults of so many different processes on one GPU within a minute are a warning, where each alone would be its program's
+    own. NVIDIA's workflows for 13 and 31: the same fault again on one GPU may be the hardware, on several it is the program."""
     severity: Mapping[str, str] = field(default_factory=dict)
     remedy: Mapping[str, str] = field(default_factory=dict)
 
@@ -93,41 +101,73 @@ def bus_id(text: str) -> str:
 
 @check(reads=KmsgSample, phases=Phase.PERIODIC | Phase.DEEP, lasting=True, thresholds=KernelXidThresholds)
 def kernel_xid(sample: KmsgSample, thresholds: KernelXidThresholds) -> Iterator[Finding]:
-    """One finding for each Xid line, `gpu.xid.<number>` on the GPU's PCI address."""
-    for record in sample.records:
-        line = parse_line(record.text)
-        if line is not None and line.number not in thresholds.ignored:
-            yield _finding(record, line, thresholds)
+    """`gpu.xid.<number>` on the GPU's PCI address, once for all lines of a burst; severity and remedy by the catalogue.
+
+    Where NVIDIA gives a workflow instead of an action, the lines of the 30 s around decide: 48 with 63 or 64, 45 alone or
+    after another, the registers of 74, unit and status of 144 to 150, the new action in the text of 154.
+    """
+    events = _events(sample.recent, ()), _events(sample.records, sample.recent)
+    around = [event for part in events for event in part if event.number not in thresholds.ignored]
+    groups: dict[tuple[int, str], list[Event]] = {}
+    for event in events[1]:
+        if event.number not in thresholds.ignored:
+            groups.setdefault((event.number, event.pci), []).append(event)
+    timeline = workflows.Timeline(around)
+    for (number, _), group in groups.items():
+        yield _finding(number, group, timeline, thresholds)
 
 
-def _finding(record: KmsgRecord, line: XidLine, thresholds: KernelXidThresholds) -> Finding:
-    xid = lookup(line.number)
-    severity, remedy = _judge(line, thresholds)
-    evidence: dict[str, object] = {
-        "xid": line.number,
-        "name": xid.name,
-        "line": record.text[:_MAX_LINE],
-        "pid": line.pid,
-        "process": line.name,
-        "sequence": record.sequence,
-        "since_boot_us": record.since_boot_us,
-        "action": xid.nvidia,
-        "source": "kernel log",
-    }
+def _events(records: Sequence[KmsgRecord], before: Sequence[KmsgRecord]) -> list[Event]:
+    found = []
+    named = ""
+    for record in mentioning(before[-3:], "The NVIDIA GPU"):
+        named = _pci_named(record) or named
+    for record in mentioning(records, "NVRM"):
+        line = parse_line(record.text[:MAX_LINE])
+        if line is None:
+            named = _pci_named(record) or named
+            if not (named and _LOST_REST.search(record.text[:MAX_LINE])):
+                continue
+            line = XidLine(number=79, pci_bus_id=named, rest="has fallen off the bus")
+        found.append(
+            Event(
+                number=line.number, pci=line.pci_bus_id, rest=line.rest, pid=line.pid, process=line.name, record=record
+            )
+        )
+    return found
+
+
+def _pci_named(record: KmsgRecord) -> str:
+    match = _NAMED.search(record.text[:MAX_LINE])
+    return bus_id(match["pci"]) if match is not None else ""
+
+
+def _finding(
+    number: int, group: Sequence[Event], timeline: workflows.Timeline, thresholds: KernelXidThresholds
+) -> Finding:
+    xid = lookup(number)
+    worst, event = max(((workflows.judge(event, timeline), event) for event in group), key=lambda pair: pair[0].weight)
+    pids = timeline.pids(number, event.pci)
+    if worst.severity is Severity.INFO and xid.nvidia == "RESTART_APP" and len(pids) >= thresholds.processes_to_suspect:
+        worst = Judgement(severity=Severity.WARN, remedy=worst.remedy, workflow="several processes on one GPU")
+    severity, remedy = worst.severity, worst.remedy
+    if str(number) in thresholds.severity:
+        severity = severity_of(thresholds.severity[str(number)])
+    if str(number) in thresholds.remedy:
+        remedy = remedy_of(thresholds.remedy[str(number)])
+    more: dict[str, object] = {}
+    if worst.workflow:
+        more["workflow"] = worst.workflow
+    if worst.details:
+        more.update(worst.details)
+    if len(group) > 1:
+        more.update(count=len(group), pids=sorted(pids)[:8])
     return Finding(
-        fault=f"gpu.xid.{line.number}",
-        subject=line.pci_bus_id,
+        fault=f"gpu.xid.{number}",
+        subject=event.pci,
         severity=severity,
         remedy=remedy,
-        evidence=evidence,
+        evidence=evidence(
+            event.record, xid=number, name=xid.name, pid=event.pid, process=event.process, action=xid.nvidia, **more
+        ),
     )
-
-
-def _judge(line: XidLine, thresholds: KernelXidThresholds) -> tuple[Severity, Remedy]:
-    severity, remedy = lookup(line.number).judge(line.rest)
-    number = str(line.number)
-    if number in thresholds.severity:
-        severity = severity_of(thresholds.severity[number])
-    if number in thresholds.remedy:
-        remedy = remedy_of(thresholds.remedy[number])
-    return severity, remedy

@@ -50,6 +50,7 @@ _MONOTONIC = re.compile(r"\[ *(\d{1,12})\.(\d{1,9})\] (.*)", re.DOTALL | re.ASCI
 _HOST_KERNEL = re.compile(r"\S+ kernel: ")
 _HOST_PROGRAM = re.compile(r"\S+ [\w.@/-]+\[\d+\]: ")
 _LEVELS = {w: n for n, w in enumerate(("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug"))}
+_FACILITIES = ("kern", "user", "mail", "daemon", "auth", "syslog", "local")
 _MARKER = re.compile(r"-- .* --$|-- (?:Logs|Journal) begin")
 
 _KERNELISH = re.compile(
@@ -176,10 +177,14 @@ def _certain(line: str, first: str) -> KmsgRecord | None:
     """The record in a line that says of itself that the kernel wrote it; None for any other line."""
     if first.isdigit():
         return parse_record(line) or _stamped(line)
-    if first == "[" or first == "<" or first.islower():
-        return _dmesg(line) or (_stamped(line) if first == "<" else None)
+    if first == "[":
+        return _dmesg(line)
+    if first == "<":
+        return _dmesg(line) or _stamped(line)
     if first.isupper():
         return _stamped(line)
+    if line.startswith(_FACILITIES):
+        return _dmesg(line)
     return _journal_json(line) if first == "{" else None
 
 
@@ -233,12 +238,11 @@ def _untimed(text: str, stamp: str) -> KmsgRecord:
 
 
 def _of_a_program(line: str) -> bool:
-    match = _DMESG.match(line)
-    if match is not None:
+    if line.startswith(("[", "<", *_FACILITIES)) and _DMESG.match(line):
         return True
     if line.startswith("{") and '"MESSAGE"' in line:
         return True
-    match = _SYSLOG.match(line)
+    match = _SYSLOG.match(line) if not line[0].islower() else None
     return match is not None and _PROGRAM.match(match[2]) is not None
 
 
@@ -261,6 +265,8 @@ def _journal_json(line: str) -> KmsgRecord | None:
 
 def _is_binary(line: str) -> bool:
     head = line[:400]
+    if head.isprintable() and "\ufffd" not in head:
+        return False
     bad = sum(char == "\ufffd" or (char < " " and char not in "\t\x1b") for char in head)
     return bad * 5 > len(head)
 
