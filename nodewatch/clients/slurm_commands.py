@@ -78,20 +78,24 @@ class SlurmCommands:
         """See effects.perform.SlurmControl."""
         self._change("reboot", "ASAP", "nextstate=DOWN", f"reason={reason}", node)
 
-    def requeue(self, job_id: int) -> None:
+    def requeue(self, job: int | str) -> None:
         """See effects.perform.SlurmControl."""
-        result = self._scontrol("requeue", str(job_id))
+        result = self._scontrol("requeue", str(job))
         if not result.ok and "pending" in result.complaint.lower():
             return
         self._demand(result)
 
-    def expedite(self, job_id: int, *, priority: int, exclude: Sequence[str], comment: str) -> None:
+    def expedite(
+        self, job_id: int, *, priority: int, exclude: Sequence[str], comment: str, require: Sequence[str] | None = None
+    ) -> None:
         """See effects.perform.SlurmControl."""
         # An empty list clears the exclusions that an earlier start was given.
         excluded = f"excnodelist={fold(exclude)}"
-        self._change(
-            "update", f"jobid={job_id}", "starttime=now", f"priority={priority}", f"comment={comment}", excluded
-        )
+        change = [f"jobid={job_id}", "starttime=now", f"priority={priority}", f"comment={comment}", excluded]
+        if require is not None:
+            # A node both required and excluded gives BadConstraints and priority 0: the job would never start.
+            change.append(f"reqnodelist={fold(require)}")
+        self._change("update", *change)
 
     def reserve(self, name: str, nodes: Sequence[str], minutes: int) -> None:
         """See effects.perform.SlurmControl."""
@@ -177,6 +181,7 @@ def parse_job(data: Mapping[str, Any]) -> SlurmJob:
         started_at=_time(data.get("start_time")),
         ended_at=_time(data.get("end_time")),
         excluded_nodes=tuple(expand(str(data.get("excluded_nodes") or ""))),
+        required_nodes=tuple(expand(str(data.get("required_nodes") or ""))),
         is_batch=bool(data.get("batch_flag", True)),
         comment=str(data.get("comment") or ""),
         extra=str(data.get("extra") or ""),

@@ -32,10 +32,12 @@ class SlurmControl(Protocol):
     def reboot(self, node: str, reason: str) -> None:
         """Reboot `node` as soon as it is empty, and leave it drained."""
 
-    def requeue(self, job_id: int) -> None:
-        """Put a job back into the queue, running or ended."""
+    def requeue(self, job: int | str) -> None:
+        """Put a job back into the queue, running or ended: a job id, or `<array job>_<task>`."""
 
-    def expedite(self, job_id: int, *, priority: int, exclude: Sequence[str], comment: str) -> None:
+    def expedite(
+        self, job_id: int, *, priority: int, exclude: Sequence[str], comment: str, require: Sequence[str] | None = None
+    ) -> None:
         """Let a pending job start now."""
 
     def reserve(self, name: str, nodes: Sequence[str], minutes: int) -> None:
@@ -84,10 +86,10 @@ def perform(action: act.Action, slurm: SlurmControl, ec2: Ec2Control | None) -> 
             slurm.set_address(node, address)
         case act.Reboot(node=node, reason=reason):
             slurm.reboot(node, reason)
-        case act.Requeue(job_id=job_id):
-            slurm.requeue(job_id)
-        case act.Expedite(job_id=job_id, priority=priority, exclude=exclude, comment=comment):
-            slurm.expedite(job_id, priority=priority, exclude=exclude, comment=comment)
+        case act.Requeue(job_id=job_id, slurm_id=slurm_id):
+            slurm.requeue(slurm_id or job_id)
+        case act.Expedite(job_id=job_id, priority=priority, exclude=exclude, comment=comment, require=require):
+            slurm.expedite(job_id, priority=priority, exclude=exclude, comment=comment, require=require)
         case act.KeepNodes(name=name, nodes=nodes, minutes=minutes):
             slurm.reserve(name, nodes, minutes)
         case act.FreeNodes(name=name):

@@ -57,6 +57,8 @@ class Requeue:
     cause: str
     """`hardware` or `unknown`."""
     reason: str
+    slurm_id: str = ""
+    """What scontrol is given where that is not the job id: `<array job>_<task>`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,8 @@ class Expedite:
     ours: tuple[str, ...]
     """Those of them that we added."""
     comment: str
+    require: tuple[str, ...] | None = None
+    """The nodes that its user asked for, less those excluded; None leaves them as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -121,12 +121,20 @@ class SlurmJob:
     started_at: float | None = None
     ended_at: float | None = None
     excluded_nodes: tuple[str, ...] = ()
+    required_nodes: tuple[str, ...] = ()
     is_batch: bool = True
     comment: str = ""
     extra: str = ""
     """Slurm's Extra field; our plugin writes the mark there for a step of a job that was submitted without it."""
     array_job_id: int | None = None
     array_task_id: int | None = None
+
+    @property
+    def slurm_id(self) -> str:
+        """What scontrol is given for this job alone: the bare id of an array's own job would mean all its elements."""
+        if self.array_job_id is not None and self.array_task_id is not None:
+            return f"{self.array_job_id}_{self.array_task_id}"
+        return str(self.job_id)
 
     @property
     def is_active(self) -> bool:

@@ -135,6 +135,7 @@ def _carry_out(
         node=job.judged_node,
         cause=job.judged_cause,
         reason=job.judged,
+        slurm_id=seen.slurm_id,
     )
     if not due(requeue, ledger, rules, now):
         return JobDecision()
@@ -208,6 +209,9 @@ def _start_again(
         priority=max([seen.priority, *(p + 1 for p in rivals if p >= seen.priority)]),
         exclude=exclude,
         ours=tuple(sorted(suspects - (set(seen.excluded_nodes) - set(job.excluded)))),
+        require=None
+        if not set(exclude) & set(seen.required_nodes)
+        else tuple(sorted(set(seen.required_nodes) - set(exclude))),
         comment=f"nodewatch: {job.judged}" if job.judged else "nodewatch: started again after its node went down",
     )
     return JobDecision(actions=(action,)) if due(action, ledger, rules, now) else JobDecision()

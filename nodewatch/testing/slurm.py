@@ -82,6 +82,19 @@ class FakeSlurm:
         )
         self._release(job)
 
+    def submit_array(self, tasks: int) -> list[int]:
+        """A job array of one node an element; returns the elements' job ids, the first of which is the array's own."""
+        ids = [self.submit(1) for _ in range(tasks)]
+        for task, job_id in enumerate(ids):
+            self.job_table[job_id] = dataclasses.replace(
+                self.job_table[job_id], array_job_id=ids[0], array_task_id=task
+            )
+        return ids
+
+    def set_required(self, job_id: int, nodes: Sequence[str]) -> None:
+        """What its user gave as --nodelist."""
+        self.job_table[job_id] = dataclasses.replace(self.job_table[job_id], required_nodes=tuple(nodes))
+
     def set_extra(self, job_id: int, text: str) -> None:
         """What the plugin writes into a job's Extra field."""
         self.job_table[job_id] = dataclasses.replace(self.job_table[job_id], extra=text)
@@ -102,7 +115,9 @@ class FakeSlurm:
             size = self._sizes[job.job_id]
             if len(free) < size:
                 continue
-            nodes = tuple(free[:size])
+            if not set(job.required_nodes) <= set(free):
+                continue
+            nodes = tuple(sorted([*job.required_nodes, *(n for n in free if n not in job.required_nodes)][:size]))
             for name in nodes:
                 self.node_table[name] = dataclasses.replace(
                     self.node_table[name], states=(self.node_table[name].states - {"IDLE"}) | {"ALLOCATED"}
@@ -158,24 +173,39 @@ class FakeSlurm:
         self.watch("reboot", node)
         self._set(node, {"DRAIN", "REBOOT_ISSUED"}, reason)
 
-    def requeue(self, job_id: int) -> None:
+    def requeue(self, job: int | str) -> None:
         """See effects.perform.SlurmControl."""
-        self._call(f"requeue {job_id}")
-        job = self.job_table.get(job_id)
-        if job is None:
-            raise SlurmError(f"`scontrol requeue {job_id}` failed: Invalid job id specified")
-        if job.is_pending:
-            return
-        if job.is_running:
-            self.ended.append((job_id, job.restart_count, "0:15"))
-        self._back_to_queue(job)
+        self._call(f"requeue {job}")
+        array, _, task = str(job).partition("_")
+        # As in Slurm: the id of an array stands for all its elements.
+        meant = [
+            known
+            for known in self.job_table.values()
+            if (str(known.array_job_id), str(known.array_task_id)) == (array, task)
+            or (not task and array in (str(known.job_id), str(known.array_job_id)))
+        ]
+        if not meant:
+            raise SlurmError(f"`scontrol requeue {job}` failed: Invalid job id specified")
+        for known in meant:
+            if known.is_pending:
+                continue
+            if known.is_running:
+                self.ended.append((known.job_id, known.restart_count, "0:15"))
+            self._back_to_queue(known)
 
-    def expedite(self, job_id: int, *, priority: int, exclude: Sequence[str], comment: str) -> None:
+    def expedite(
+        self, job_id: int, *, priority: int, exclude: Sequence[str], comment: str, require: Sequence[str] | None = None
+    ) -> None:
         """See effects.perform.SlurmControl."""
         self._call(f"expedite {job_id}")
         job = self.job_table[job_id]
         self.job_table[job_id] = dataclasses.replace(
-            job, begins_at=None, priority=priority, excluded_nodes=tuple(exclude), comment=comment
+            job,
+            begins_at=None,
+            priority=priority,
+            excluded_nodes=tuple(exclude),
+            required_nodes=job.required_nodes if require is None else tuple(require),
+            comment=comment,
         )
 
     def reserve(self, name: str, nodes: Sequence[str], minutes: int) -> None:

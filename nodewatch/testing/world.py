@@ -138,6 +138,12 @@ class World:
         self._marks[job_id] = auto_resume
         return job_id
 
+    def submit_array(self, *, tasks: int, auto_resume: str | None) -> list[int]:
+        """A job array of one node an element; returns the elements' job ids."""
+        ids = self.slurm.submit_array(tasks)
+        self._marks.update(dict.fromkeys(ids, auto_resume))
+        return ids
+
     def fails(self, job_id: int, exit_code: int = 1) -> None:
         """The program of a running job fails."""
         self.slurm.end_job(job_id, "FAILED", exit_code)

@@ -213,3 +213,31 @@ def test_two_broken_nodes_get_two_spares() -> None:
 
     assert world.job(job).nodes == ("n3", "n4", "n5", "n6")
     assert world.job(job).is_running
+
+
+def test_one_element_of_an_array_is_started_again_and_the_others_go_on() -> None:
+    world = World(nodes=4, spares=1)
+    world.run(seconds=5)
+    elements = world.submit_array(tasks=3, auto_resume="3")
+    world.run(seconds=30)
+    broken = world.job(elements[0]).nodes[0]
+
+    world.node(broken).loses_gpu()
+    world.run(seconds=5)
+
+    assert [world.job(element).restart_count for element in elements] == [1, 0, 0]
+    assert all(world.job(element).is_running for element in elements)
+
+
+def test_a_job_that_asked_for_the_broken_node_by_name_does_not_wait_for_it_for_ever() -> None:
+    world = World(nodes=4, spares=1)
+    world.run(seconds=5)
+    job = world.submit(nodes=3, auto_resume="3")
+    world.slurm.set_required(job, ("n1", "n2", "n3"))
+    world.run(seconds=30)
+
+    world.node("n2").loses_gpu()
+    world.run(seconds=5)
+
+    assert world.job(job).required_nodes == ("n1", "n3")
+    assert world.job(job).is_running
