@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -93,6 +94,7 @@ def parse_line(text: str) -> XidLine | None:
     )
 
 
+@functools.lru_cache(maxsize=256)
 def bus_id(text: str) -> str:
     """One spelling for the forms in use: `00000000:53:00.0`, `0000:53:00` and `0000:53:00.0` all become `0000:53:00`."""
     domain, bus, device = text.lower().split(":")

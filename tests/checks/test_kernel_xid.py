@@ -10,6 +10,8 @@ from nodewatch.checks.kernel_xid import KernelXidThresholds, kernel_xid, parse_l
 from nodewatch.model.health import Finding, Remedy, Severity
 from nodewatch.model.samples import KmsgRecord, KmsgSample
 
+from .kernel_lines import ask, is_silent_on_benign
+
 LOST = "GPU has fallen off the bus."
 
 
@@ -136,3 +138,127 @@ def test_no_text_raises_and_garbage_is_no_finding(text: str) -> None:
 def test_near_misses_never_raise(text: str) -> None:
     parse_line("NVRM: Xid (PCI:0000:" + text)
     judge("NVRM: Xid " + text)
+
+
+def xid(number: int, text: str = "x", *, pci: str = "53", pid: int = 1) -> str:
+    return f"NVRM: Xid (PCI:0000:{pci}:00): {number}, pid={pid}, name=python3, {text}"
+
+
+def words(finding: Finding) -> tuple[str, str]:
+    return (finding.severity.word, finding.remedy.word)
+
+
+def by_number(findings: list[Finding]) -> dict[int, Finding]:
+    return {finding.evidence["xid"]: finding for finding in findings}
+
+
+def test_48_alone_and_with_a_recorded_row() -> None:
+    (alone,) = ask("kernel_xid", xid(48))
+    assert (words(alone), alone.evidence["workflow"]) == (("fatal", "reset_gpu"), "alone: reset")
+    both = by_number(ask("kernel_xid", xid(48), xid(63), step_s=29.0))
+    assert words(both[48]) == ("degraded", "reset_gpu")
+    assert both[48].evidence["companions"] == [63]
+    assert words(by_number(ask("kernel_xid", xid(63), xid(48), recent=1))[48]) == ("degraded", "reset_gpu")
+    # A row that could not be recorded is not out of use after the reset.
+    assert words(by_number(ask("kernel_xid", xid(48), xid(64)))[48]) == ("fatal", "reset_gpu")
+
+
+@pytest.mark.parametrize(("line", "step_s"), [(xid(63), 31.0), (xid(63, pci="64"), 1.0)])
+def test_a_row_of_another_time_or_gpu_is_no_companion(line: str, step_s: float) -> None:
+    assert words(by_number(ask("kernel_xid", xid(48), line, step_s=step_s))[48]) == ("fatal", "reset_gpu")
+
+
+def test_45_alone_and_after_another() -> None:
+    (alone,) = ask("kernel_xid", xid(45))
+    assert (words(alone), alone.evidence["workflow"]) == (("info", "restart_app"), "alone")
+    both = by_number(ask("kernel_xid", xid(79), xid(45, pci="64")))
+    assert (words(both[45]), both[45].evidence["companions"]) == (("info", "none"), [79])
+
+
+def test_a_burst_is_one_finding_with_a_count() -> None:
+    (finding,) = ask("kernel_xid", *[xid(31, f"Ch {n}", pid=7) for n in range(500)], step_s=0.001)
+    assert (finding.severity.word, finding.evidence["count"], finding.evidence["pids"]) == ("info", 500, [7])
+
+
+def test_many_programs_that_fail_on_one_gpu_are_a_warning() -> None:
+    one_gpu = ask("kernel_xid", *[xid(31, pid=n) for n in range(1, 4)], step_s=5.0)
+    assert [f.severity.word for f in one_gpu] == ["warn"]
+    eight_gpus = ask("kernel_xid", *[xid(31, pci=f"5{n}", pid=n) for n in range(1, 9)], step_s=0.1)
+    assert {f.severity.word for f in eight_gpus} == {"info"}
+
+
+@pytest.mark.parametrize(
+    ("registers", "expected"),
+    [
+        ("0x10000, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0", ("degraded", "reset_gpu")),
+        ("0x0, 0x0, 0x10000, 0x0, 0x0, 0x0, 0x0", ("warn", "none")),
+        ("0x400000, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0", ("degraded", "reset_gpu")),
+        ("0x10, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0", ("degraded", "reset_gpu")),
+        ("0x1, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0", ("info", "none")),
+        ("0x0, 0x0, 0x0, 0x0, 0x100000, 0x0, 0x0", ("warn", "none")),
+        ("0x2, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0", ("degraded", "reset_gpu")),
+        ("0x0, 0x0, 0x0, 0x40000, 0x0, 0x0, 0x0", ("degraded", "reset_gpu")),
+        ("0x80000000, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0", ("degraded", "reset_gpu")),
+        ("0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0", ("degraded", "reset_gpu")),
+        ("nonsense", ("degraded", "reset_gpu")),
+    ],
+)
+def test_the_registers_of_74(registers: str, expected: tuple[str, str]) -> None:
+    (finding,) = ask("kernel_xid", xid(74, f"NVLink: fatal error detected on link 6({registers})"))
+    assert words(finding) == expected
+
+
+def test_74_again_and_with_others() -> None:
+    ecc = xid(74, "NVLink: fatal error detected on link 6(0x10, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0)")
+    assert words(ask("kernel_xid", *[ecc] * 3)[0]) == ("degraded", "replace")
+    once = xid(74, "NVLink: fatal error detected on link 6(0x0, 0x0, 0x10000, 0x0, 0x0, 0x0, 0x0)")
+    assert words(ask("kernel_xid", once, once)[0]) == ("degraded", "reset_gpu")
+    secondary = xid(74, "NVLink: fatal error detected on link 6(0x2, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0)")
+    found = by_number(ask("kernel_xid", secondary, xid(79, pci="64")))
+    assert (words(found[74]), found[74].evidence["companions"]) == (("warn", "none"), [79])
+
+
+@pytest.mark.parametrize(
+    ("number", "text", "expected"),
+    [
+        (145, "RLW_REMAP Fatal XC1 i0 Link 10 (0x82 0x40 0x0 0x0 0x0 0x0)", ("degraded", "reset_gpu")),
+        (145, "RLW_REMAP Nonfatal XC1 i0 Link 10 (0x4 0x40 0x0 0x0 0x0 0x0)", ("warn", "none")),
+        (145, "RLW_REMAP Nonfatal XC0 i0 Link 00 (0x4 0x1 0x0 0x0)", ("warn", "restart_app")),
+        (145, "RLW_RXPIPE Nonfatal XC0 i0 Link 00 (0x6 0x1 0x0 0x0)", ("warn", "none")),
+        (145, "RLW_RXPIPE Fatal XC0 i0 Link 00 (0x86 0x1 0x0 0x0)", ("degraded", "reset_gpu")),
+        (144, "SAW_MVB Nonfatal XC0 i0 Link 00 (0x1 0x1 0x0 0x0)", ("warn", "none")),
+        (149, "NETIR_LINK_EVT  Fatal   XC0 i0 Link 01 (0x021425c6 0x0 0x0 0x0 0x0 0x0)", ("degraded", "reset_gpu")),
+        (149, "NETIR_LINK_EVT Fatal XC0 i0 Link 00 (0x026001c6 0x0 0x0 0x0 0x0 0x0)", ("warn", "human")),
+        (149, "NETIR_BER_EVENT Nonfatal XC0 i0 Link 00 (0x0 0x1 0x0 0x0)", ("warn", "none")),
+        (149, "NETIR_MFDE_EVENT Fatal XC0 i0 Link 00 (0x0 0x4 0x0 0x0)", ("degraded", "reset_gpu")),
+        (149, "NETIR_LINK_EVT Fatal XC 1 i 2 Link 01 [0x0000000a]", ("degraded", "reset_gpu")),
+        (150, "MSE_WATCHDOG Fatal XC0 i0 Link -1 (0x0 0x0 0x0 0x0)", ("degraded", "reset_gpu")),
+        (144, "NEW_UNIT Fatal XC0 i0 Link 00 (0x1 0x1 0x0 0x0)", ("degraded", "reset_gpu")),
+        (144, "NEW_UNIT Nonfatal XC0 i0 Link 00 (0x1 0x1 0x0 0x0)", ("warn", "none")),
+    ],
+)
+def test_the_units_of_144_to_150(number: int, text: str, expected: tuple[str, str]) -> None:
+    (finding,) = ask("kernel_xid", f"NVRM: Xid (PCI:0018:01:00): {number}, {text}")
+    assert words(finding) == expected
+
+
+def test_a_154_with_it_decides() -> None:
+    remap = "NVRM: Xid (PCI:0000:53:00): 145, RLW_REMAP Nonfatal XC0 i0 Link 00 (0x4 0x1 0x0 0x0)"
+    found = by_number(ask("kernel_xid", remap, xid(154, "changed from 0x0 (None) to 0x1 (GPU Reset Required)")))
+    assert (words(found[145]), words(found[154])) == (("warn", "none"), ("fatal", "reset_gpu"))
+
+
+def test_the_three_lines_of_a_gpu_that_is_lost_at_the_start() -> None:
+    lines = (
+        "NVRM: The NVIDIA GPU 0000:06:00.0",
+        "NVRM: (PCI ID: 10de:2330) installed in this system has",
+        "NVRM: fallen off the bus and is not responding to commands.",
+    )
+    for recent in (0, 2):
+        (finding,) = ask("kernel_xid", *lines, recent=recent)
+        assert (finding.fault, finding.subject) == ("gpu.xid.79", "0000:06:00")
+    assert ask("kernel_xid", lines[2]) == []
+
+
+def test_nothing_above_a_warning_on_a_healthy_machine() -> None:
+    assert is_silent_on_benign("kernel_xid")

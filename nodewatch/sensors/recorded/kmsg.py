@@ -77,8 +77,11 @@ def load(recording: Recording) -> Iterator[KmsgSample]:
                     yield reader.sample()
         except OSError as error:
             raise SensorError(f"{recording.path} cannot be read: {error.strerror}") from error
-    reader.finish(str(recording.path))
+    objection = reader.finish()
+    # What was understood goes first: a fault in a log that is damaged beyond that is a fault all the same.
     yield reader.sample()
+    if objection:
+        raise SensorError(f"{recording.path} {objection}")
 
 
 class _Reader:
@@ -97,6 +100,7 @@ class _Reader:
         self._markers = 0
         self._binary = 0
         self._lines = 0
+        self._is_empty = True
 
     def sample(self) -> KmsgSample:
         sample = KmsgSample(records=tuple(self.records), garbled=self._garbled, recent=tuple(self._recent))
@@ -106,6 +110,7 @@ class _Reader:
         return sample
 
     def take(self, line: str) -> None:
+        self._is_empty = False
         # A syslog file after a power cut has a run of NULs where the next line begins.
         if "\0" in line:
             line = line.replace("\0", "")
@@ -158,19 +163,19 @@ class _Reader:
     def _looks_like_dmesg(self) -> bool:
         return self._words > 0 and self._kernelish >= _KERNELISH_SHARE * (self._plain + self._programs + self._binary)
 
-    def finish(self, name: str) -> None:
+    def finish(self) -> str:
+        """Decide on what was held back, and say what is wrong with the document; empty when it is a kernel log."""
         if self._held:
             self._settle()
-        if self._lines == 0 or (self._markers and not (self._plain or self._binary or self._programs)):
-            return
+        if self._is_empty or (self._markers and not (self._plain or self._binary or self._programs)):
+            return ""
         if self._binary > _BINARY_SHARE * self._lines:
-            raise SensorError(f"{name} is no text: most of it cannot be read as lines of a log")
-        if not self._certain and not self._looks_like_dmesg():
-            if self._programs:
-                raise SensorError(f"{name} holds no line of the kernel: record it with dmesg or journalctl -k")
-            raise SensorError(
-                f"{name} is no kernel log: give the output of dmesg, of journalctl -k, or of cat /dev/kmsg"
-            )
+            return "is no text: most of it cannot be read as lines of a log"
+        if self._certain or self._looks_like_dmesg():
+            return ""
+        if self._programs:
+            return "holds no line of the kernel: record it with dmesg or journalctl -k"
+        return "is no kernel log: give the output of dmesg, of journalctl -k, or of cat /dev/kmsg"
 
 
 def _certain(line: str, first: str) -> KmsgRecord | None:
