@@ -15,9 +15,11 @@ def gpu_count(sample: GpuSample) -> Iterator[Finding]:
     """`gpu.missing` when the driver knows fewer GPUs than expected; more than expected is no fault.
 
     A GPU that is counted and lost or unreadable is not missing: other checks judge it. Raises SensorError when nobody said
-    how many there should be, since a count that nothing is held against proves nothing. The remedy is a reboot, as on
-    HyperPod (GPU count against instance type).
+    how many there should be, since a count that nothing is held against proves nothing, and when not all could be counted.
+    The remedy is a reboot, as on HyperPod (GPU count against instance type).
     """
+    if sample.partial is not None:
+        raise SensorError(f"{sample.source} does not count all GPUs: {sample.partial}")
     if sample.expected is None:
         raise SensorError("how many GPUs the machine should have is not known: set gpus or instance_type in agent.toml")
     seen = len(sample.gpus) + len(sample.unreadable)
@@ -32,6 +34,6 @@ def gpu_count(sample: GpuSample) -> Iterator[Finding]:
                 "seen": seen,
                 "pci_bus_ids": [gpu.pci_bus_id for gpu in sample.gpus],
                 "driver_version": sample.driver_version,
-                "source": "NVML",
+                "source": sample.source,
             },
         )

@@ -94,6 +94,7 @@ class Gpu:
     mig_enabled: bool | None = None
     mig_pending: bool | None = None
     memory_total_mib: int | None = None
+    inforom_corrupt: bool | None = None
 
     @property
     def subject(self) -> str:
