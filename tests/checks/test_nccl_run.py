@@ -23,18 +23,35 @@ ONE, TWO = ("n1",), ("n1", "n2")
 @pytest.mark.parametrize(
     ("line", "hosts", "expected"),
     [
-        ("n1: Test NCCL failure x.cu:958 'unhandled system error'", ONE, ("nccl.failed", Severity.DEGRADED, Remedy.REBOOT)),
+        (
+            "n1: Test NCCL failure x.cu:958 'unhandled system error'",
+            ONE,
+            ("nccl.failed", Severity.DEGRADED, Remedy.REBOOT),
+        ),
         ("n1: Test NCCL failure common.cu:958 'remote error'", TWO, ("nccl.failed", Severity.DEGRADED, Remedy.HUMAN)),
         ("[n1] Caught signal 11 (Segmentation fault)", ONE, ("nccl.failed", Severity.DEGRADED, Remedy.REBOOT)),
-        ("slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-01-02T03:04:05 DUE TO TIME LIMIT ***", ONE,
-         ("nccl.hung", Severity.DEGRADED, Remedy.REBOOT)),
-        ("n1: Test CUDA failure common.cu:303 'uncorrectable ECC error encountered'", ONE,
-         ("nccl.gpu_error", Severity.FATAL, Remedy.RESET_GPU)),
-        ("n1: Test CUDA failure common.cu:303 'uncorrectable ECC error encountered'", TWO,
-         ("nccl.gpu_error", Severity.FATAL, Remedy.HUMAN)),
-        ("Invalid number of GPUs: 8 requested but only 7 were found.", ONE, ("nccl.failed", Severity.DEGRADED, Remedy.REBOOT)),
+        (
+            "slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-01-02T03:04:05 DUE TO TIME LIMIT ***",
+            ONE,
+            ("nccl.hung", Severity.DEGRADED, Remedy.REBOOT),
+        ),
+        (
+            "n1: Test CUDA failure common.cu:303 'uncorrectable ECC error encountered'",
+            ONE,
+            ("nccl.gpu_error", Severity.FATAL, Remedy.RESET_GPU),
+        ),
+        (
+            "n1: Test CUDA failure common.cu:303 'uncorrectable ECC error encountered'",
+            TWO,
+            ("nccl.gpu_error", Severity.FATAL, Remedy.HUMAN),
+        ),
+        (
+            "Invalid number of GPUs: 8 requested but only 7 were found.",
+            ONE,
+            ("nccl.failed", Severity.DEGRADED, Remedy.REBOOT),
+        ),
     ],
-)  # fmt: skip
+)
 def test_failures(line: str, hosts: tuple[str, ...], expected: object) -> None:
     run = NcclRun(hosts=hosts, ranks=8)
     (finding,) = nccl_run(NcclSample(runs=(run,), failures=(line,), instance_type="p5.48xlarge"))

@@ -115,15 +115,21 @@ def test_all_in_one_file(tmp_path: Path) -> None:
         ),
         (IMPORT.replace("FULL", "EVICTED"), ("filesystem.server_unreachable", OSC, Severity.DEGRADED)),
         (IMPORT.replace("FULL", "REPLAY_WAIT"), ("filesystem.server_not_ready", OSC, Severity.WARN)),
-        (NET.replace("up\n          inter", "down\n          inter"), ("filesystem.lnet_down", "10.1.2.9@tcp", Severity.DEGRADED)),
+        (
+            NET.replace("up\n          inter", "down\n          inter"),
+            ("filesystem.lnet_down", "10.1.2.9@tcp", Severity.DEGRADED),
+        ),
         (NET.replace("1000", "640"), ("filesystem.lnet_unhealthy", "10.1.2.9@tcp", Severity.WARN)),
-        ("---\nshow:\n-     net:\n      errno: -100\n      descr: ! x\n...\n", ("filesystem.lnet_down", "lnet", Severity.DEGRADED)),
+        (
+            "---\nshow:\n-     net:\n      errno: -100\n      descr: ! x\n...\n",
+            ("filesystem.lnet_down", "lnet", Severity.DEGRADED),
+        ),
         ("opening /dev/lnet failed: No such device\n", ("filesystem.lnet_down", "lnet", Severity.DEGRADED)),
         ("LBUG\n", ("filesystem.client_unhealthy", "lustre", Severity.DEGRADED)),
         (DF.replace("18% /fsx\n\n", "99% /fsx\n\n"), ("filesystem.space", "/fsx", Severity.DEGRADED)),
         (DF.replace("18% /fsx\n\n", "91% /fsx\n\n"), ("filesystem.space", "/fsx", Severity.WARN)),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong(tmp_path: Path, text: str, expected: object) -> None:
     assert judge(read(tmp_path, text)) == [expected]
 
