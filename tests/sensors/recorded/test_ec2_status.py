@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nodewatch.checks.ec2_events import Thresholds, ec2_events
-from nodewatch.checks.ec2_notices import ec2_notices
 from nodewatch.checks.ec2_impaired import ec2_impaired
+from nodewatch.checks.ec2_notices import ec2_notices
 from nodewatch.errors import SensorError
 from nodewatch.model.cloud_samples import Ec2Sample
 from nodewatch.sensors.recorded._api import Recording
