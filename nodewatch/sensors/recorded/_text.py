@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 
-_PREFIX = re.compile(r"^(?:\[\d+,\d+\]<std(?:out|err)>: ?|\[rank ?\d+\] ?|\d{1,5}: )")
-"""mpirun --tag-output, torchrun-like and srun --label."""
+_PREFIX = re.compile(
+    r"^(?:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d) )?"
+    r"(?:\[\d+,\d+\]<std(?:out|err)>: ?|\[rank ?\d+\] ?|\d{1,5}: )?"
+)
+"""Time stamps of a log collector; mpirun --tag-output, torchrun and srun --label."""
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 

@@ -24,6 +24,7 @@ _STARTS = re.compile(r"^#\s*(?:nThread\s+\d+\s|nccl-tests version|Collective tes
 _COMMAND = re.compile(
     r"(?:^|[\s/])((?:all_reduce|all_gather|reduce_scatter|alltoall|broadcast|reduce|sendrecv|gather|scatter|hypercube))_perf\b"
 )
+_HOST = re.compile(r"^[\w.-]{1,64}: (?=\s*(?:#|\d+\s+\d+\s+[a-z]))")
 _HEADER = re.compile(r"^#\s+size\s+count\s+type\b")
 _OUT_OF_BOUNDS = re.compile(r"^#\s*Out of bounds values\s*:\s*(\d+)\s*(OK|FAILED)?", re.IGNORECASE)
 _AVERAGE = re.compile(r"^#\s*Avg bus bandwidth\s*:")
@@ -79,6 +80,8 @@ def load(recording: Recording) -> Iterator[NcclSample]:
 class _Run:
     collective: str = ""
     ranks: int = 0
+    each: int = 0
+    """GPUs of one process, by the header: its list of devices may be cut short."""
     hosts: dict[str, None] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
     rows: list[NcclRow] = field(default_factory=list)
@@ -95,7 +98,7 @@ class _Run:
         guessed = next(iter(self.guesses)) if len(self.guesses) == 1 else ""
         return NcclRun(
             collective=self.collective or guessed,
-            ranks=self.ranks or None,
+            ranks=max(self.ranks, self.each) if self.ranks else None,
             hosts=tuple(self.hosts),
             rows=tuple(self.rows),
             out_of_bounds=self.out_of_bounds,
@@ -115,8 +118,10 @@ class _Text:
 
     def take(self, line: str) -> None:
         """Read one more line."""
-        if line.startswith("#"):
-            self._take_comment(line)
+        # pdsh puts the host before each line; a report indents what it quotes.
+        line = _HOST.sub("", line)
+        if line.lstrip().startswith("#"):
+            self._take_comment(line.lstrip())
         elif _ROW.match(line):
             self._take_row(line)
         elif re.match(r"^\s+\d{1,20}(?:\s+\d*)?\s*$", line) and self._run.columns:
@@ -151,6 +156,9 @@ class _Text:
             self._named = ""
         if started and started["name"]:
             self._named = started["name"].rsplit("/", 1)[-1].removesuffix("_perf")
+        asked = re.match(r"^#\s*nThread\s+(\d{1,5})\s+nGpus\s+(\d{1,5})\b", line)
+        if asked:
+            self._run.each = int(asked[1]) * int(asked[2])
         device = _DEVICE.match(line)
         if device:
             self._run.ranks += 1

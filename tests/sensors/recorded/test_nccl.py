@@ -205,3 +205,14 @@ def test_only_sensor_errors_are_raised(tmp_path: Path, data: bytes | tuple[bytes
     except SensorError:
         return
     assert b"# Out of bounds values" in raw or b"{" in raw
+
+
+def test_hosts_and_indents_before_each_line(tmp_path: Path) -> None:
+    for prefix in ("ip-10-0-0-1: ", "    ", "2026-01-02T03:04:05.678Z "):
+        (only,) = read(tmp_path, "".join(prefix + line + "\n" for line in run().splitlines())).runs
+        assert (len(only.rows), only.is_finished, only.ranks) == (len(ROWS), True, 8), prefix
+
+
+def test_one_process_may_list_fewer_devices_than_it_uses(tmp_path: Path) -> None:
+    (only,) = read(tmp_path, run(gpus=1).replace("nGpus 1 ", "nGpus 8 ")).runs
+    assert only.ranks == 8
