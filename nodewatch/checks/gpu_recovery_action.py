@@ -14,8 +14,14 @@ _ACTIONS = {
     "node_reboot": (Severity.FATAL, Remedy.REBOOT),
     "drain_p2p": (Severity.DEGRADED, Remedy.RESET_GPU),
     "drain_and_reset": (Severity.DEGRADED, Remedy.RESET_GPU),
+    "bus_reset": (Severity.FATAL, Remedy.REBOOT),
+    "system_reboot": (Severity.FATAL, Remedy.REBOOT),
+    "recover_imex_domain": (Severity.WARN, Remedy.RESTART_SERVICE),
 }
-"""As Xid 154, which announces a change of this action, has them in knowledge/xid.toml."""
+"""The first four as Xid 154, which announces a change of this action, has them in knowledge/xid.toml.
+
+The other three are newer: a bus reset is beyond what resets one GPU, the IMEX domain is a service of its own.
+"""
 
 
 @check(reads=GpuSample, phases=Phase.PROLOG | Phase.EPILOG | Phase.PERIODIC | Phase.DEEP, every_s=10.0)

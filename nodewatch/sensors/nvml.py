@@ -8,11 +8,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nodewatch.errors import SensorError
-from nodewatch.model.samples import Gpu, GpuSample
+from nodewatch.model.gpu_samples import EccCounts, Gpu, GpuSample
 from nodewatch.sensors.reading import Reading
 
 _START = "import sys; sys.path[:] = sys.argv[1:]; from nodewatch.sensors.nvml_child import main; main()"
@@ -21,6 +22,24 @@ _DISPLAY_CLASSES = ("0x0300", "0x0302")
 _QUIET_S = 300.0
 """How long a machine without GPUs is left alone before NVML is looked for again."""
 _MAX_ANSWER = 1 << 20
+_RATE_S = 60.0
+"""Counters are judged by their growth over at least this long: one replay in five seconds is no rate."""
+_PLAIN: Mapping[str, type[Any]] = {
+    **dict.fromkeys(("serial", "name", "fabric_state", "fabric_status", "recovery_action"), str),
+    **dict.fromkeys(
+        ("remap_pending", "remap_failed", "retirement_pending", "ecc_enabled", "sram_threshold_exceeded"), bool
+    ),
+    **dict.fromkeys(("persistence", "mig_enabled", "mig_pending"), bool),
+    **dict.fromkeys(
+        ("remapped_correctable", "remapped_uncorrectable", "retired_single_bit", "retired_double_bit"), int
+    ),
+    **dict.fromkeys(("temperature_c", "slowdown_at_c", "shutdown_at_c", "memory_temperature_c", "memory_max_c"), int),
+    **dict.fromkeys(("hw_thermal_us", "hw_power_brake_us", "performance_state", "utilization_percent"), int),
+    **dict.fromkeys(("pcie_generation", "pcie_generation_max", "pcie_width", "pcie_width_max", "pcie_replays"), int),
+    **dict.fromkeys(("nvlinks_active", "nvlink_crc_errors", "nvlink_replays", "nvlink_recoveries"), int),
+    "memory_total_mib": int,
+}
+"""The fields of `Gpu` that travel as they are, and their types."""
 
 
 def has_nvidia_device(devices: Path) -> bool:
@@ -53,19 +72,42 @@ def parse_answer(line: str, *, expected: int | None) -> GpuSample:
 
 
 def _gpu(item: Mapping[str, Any]) -> Gpu:
+    banks = item.get("remap_banks")
+    reasons = item.get("clock_reasons")
+    values = {name: _checked(item.get(name), kind) for name, kind in _PLAIN.items()}
     return Gpu(
         index=int(item["index"]),
         uuid=str(item["uuid"]),
         pci_bus_id=str(item["pci_bus_id"]),
-        serial=item.get("serial"),
-        name=item.get("name"),
         is_lost=bool(item["is_lost"]),
-        remap_pending=item.get("remap_pending"),
-        remap_failed=item.get("remap_failed"),
-        remapped_correctable=item.get("remapped_correctable"),
-        remapped_uncorrectable=item.get("remapped_uncorrectable"),
-        temperature_c=item.get("temperature_c"),
+        failed_fields=tuple(str(name) for name in item.get("failed_fields", ())),
+        remap_banks=None if banks is None else _five([int(count) for count in banks]),
+        ecc_volatile=_ecc(item.get("ecc_volatile")),
+        ecc_aggregate=_ecc(item.get("ecc_aggregate")),
+        clock_reasons=None if reasons is None else frozenset(str(reason) for reason in reasons),
+        nvlinks_inactive=tuple(int(link) for link in item.get("nvlinks_inactive", ())),
+        **values,
     )
+
+
+def _checked(value: Any, kind: type[Any]) -> Any:
+    if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value
+
+
+def _ecc(counts: Any) -> EccCounts | None:
+    if counts is None:
+        return None
+    correctable, uncorrectable, sram, dram = (_checked(count, int) for count in counts)
+    return EccCounts(
+        correctable=correctable, uncorrectable=uncorrectable, sram_uncorrectable=sram, dram_uncorrectable=dram
+    )
+
+
+def _five(counts: list[int]) -> tuple[int, int, int, int, int]:
+    most, high, partial, low, none = counts
+    return most, high, partial, low, none
 
 
 def _is_gone(process: subprocess.Popen[bytes]) -> bool:
@@ -87,12 +129,18 @@ class NvmlSensor:
         deadline_s: float,
         expected: int | None,
         mode: str = "auto",
+        nvlinks: int | None = None,
         pci_devices: Path = Path("/sys/bus/pci/devices"),
     ) -> None:
-        """`mode` is on, off or auto: in auto a machine that should have no GPU, and shows none, is not applicable."""
+        """`mode` is on, off or auto: in auto a machine that should have no GPU, and shows none, is not applicable.
+
+        `nvlinks` is how many each GPU should have; None: not known.
+        """
         self._deadline_s = deadline_s
         self._expected = expected
         self._mode = mode
+        self._nvlinks = nvlinks
+        self._earlier: list[tuple[float, GpuSample]] = []
         self._pci_devices = pci_devices
         self._process: subprocess.Popen[bytes] | None = None
         self._stuck: subprocess.Popen[bytes] | None = None
@@ -191,7 +239,8 @@ class NvmlSensor:
 
     def _answer(self, line: str, now: float) -> None:
         try:
-            self._ready = Reading(sample=parse_answer(line, expected=self._expected))
+            sample = parse_answer(line, expected=self._expected)
+            self._ready = Reading(sample=self._with_earlier(replace(sample, nvlinks_expected=self._nvlinks), now))
         except SensorError as error:
             if self._is_absent(line):
                 self._quiet_until = now + _QUIET_S
@@ -199,6 +248,16 @@ class NvmlSensor:
                 self._ready = Reading(not_applicable="this machine shows no NVIDIA GPU")
             else:
                 self._ready = Reading(error=str(error))
+
+    def _with_earlier(self, sample: GpuSample, now: float) -> GpuSample:
+        """The sample with one from a minute or more before, where there is one."""
+        old = [(at, earlier) for at, earlier in self._earlier if now - at >= _RATE_S]
+        if not self._earlier or now - self._earlier[-1][0] >= _RATE_S:
+            self._earlier = [*self._earlier[-2:], (now, sample)]
+        if not old:
+            return sample
+        at, earlier = old[-1]
+        return replace(sample, previous=earlier, interval_s=now - at)
 
     def _is_absent(self, line: str) -> bool:
         """Whether NVML is missing where nothing says that it should be there."""

@@ -12,8 +12,12 @@ import sys
 import time
 from typing import Any
 
+from nodewatch.sensors import nvml_questions as questions
+
 _AGAIN_AFTER_S = 60.0
 """How often NVML is started anew while a GPU is in trouble, to see it come back: without persistence that takes seconds."""
+_SELDOM_S = 30.0
+"""How often what changes seldom is asked: a call for each NVLink of each GPU is some hundred calls."""
 
 
 class Nvml:
@@ -26,6 +30,8 @@ class Nvml:
         self._started_at: float | None = None
         self._trouble = False
         self._known: dict[int, dict[str, Any]] = {}
+        self._seldom: dict[int, tuple[float, dict[str, Any], frozenset[str]]] = {}
+        self._failed: set[str] = set()
 
     def read(self, now: float) -> dict[str, Any]:
         """All GPUs as plain values, or why there are none."""
@@ -45,7 +51,7 @@ class Nvml:
         unreadable: list[list[Any]] = []
         for index in range(count):
             try:
-                gpus.append(self._gpu(index))
+                gpus.append(self._gpu(index, now))
             except nvml.NVMLError_GpuIsLost:
                 known = self._known.get(index, {"uuid": "", "pci_bus_id": ""})
                 gpus.append({**known, "index": index, "is_lost": True})
@@ -54,36 +60,45 @@ class Nvml:
         self._trouble = bool(unreadable) or any(gpu["is_lost"] for gpu in gpus)
         return {"driver": driver, "gpus": gpus, "unreadable": unreadable}
 
-    def _gpu(self, index: int) -> dict[str, Any]:
+    def _gpu(self, index: int, now: float) -> dict[str, Any]:
         nvml = self._nvml
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
         uuid = _text(nvml.nvmlDeviceGetUUID(handle))
+        self._failed = set()
         known = self._known.get(index)
         if known is None or known["uuid"] != uuid:
             known = {
                 "uuid": uuid,
                 "pci_bus_id": _text(nvml.nvmlDeviceGetPciInfo(handle).busId),
-                "serial": self._optional(nvml.nvmlDeviceGetSerial, handle),
-                "name": self._optional(nvml.nvmlDeviceGetName, handle),
+                "serial": self._ask("nvmlDeviceGetSerial", handle),
+                "name": self._ask("nvmlDeviceGetName", handle),
+                **questions.once(self._ask, handle),
             }
             self._known[index] = known
-        remapped = self._optional(nvml.nvmlDeviceGetRemappedRows, handle) or (None, None, None, None)
-        return {
-            **known,
-            "index": index,
-            "is_lost": False,
-            "remapped_correctable": remapped[0],
-            "remapped_uncorrectable": remapped[1],
-            "remap_pending": None if remapped[2] is None else bool(remapped[2]),
-            "remap_failed": None if remapped[3] is None else bool(remapped[3]),
-            "temperature_c": self._optional(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
-        }
+            self._seldom.pop(index, None)
+        asked_at, seldom, failed = self._seldom.get(index, (now - _SELDOM_S, {}, frozenset()))
+        if now - asked_at >= _SELDOM_S:
+            seldom = questions.now_and_then(nvml, self._ask, handle)
+            failed = frozenset(self._failed)
+            self._seldom[index] = (now, seldom, failed)
+        gpu = {**known, **seldom, "index": index, "is_lost": False, **questions.each_time(self._ask, handle)}
+        return {**gpu, "failed_fields": sorted(self._failed | failed)}
 
-    def _optional(self, function: Any, *arguments: Any) -> Any:
+    def _ask(self, name: str, *arguments: Any) -> Any:
+        """What the function answers; None when it is not to be had. That the GPU is lost comes through."""
         nvml = self._nvml
+        function = getattr(nvml, name, None)
+        if function is None:
+            return None
         try:
             value = function(*arguments)
-        except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound, nvml.NVMLError_NoPermission):
+        except nvml.NVMLError_GpuIsLost:
+            raise
+        except (nvml.NVMLError_Unknown, nvml.NVMLError_Timeout):
+            self._failed.add(name)
+            return None
+        except nvml.NVMLError:
+            # Not supported, not found, not permitted, another version of a structure: it does not offer it.
             return None
         return _text(value) if isinstance(value, bytes) else value
 

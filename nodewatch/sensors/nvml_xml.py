@@ -21,6 +21,9 @@ _ACTIONS = {
     "node reboot required": "node_reboot",
     "drain p2p": "drain_p2p",
     "drain and reset": "drain_and_reset",
+    "bus reset": "bus_reset",
+    "system reboot": "system_reboot",
+    "recover imex domain": "recover_imex_domain",
 }
 _REASONS = {
     "gpu_idle": "idle",
