@@ -19,6 +19,7 @@ from nodewatch import __version__
 from nodewatch.agent import metrics
 from nodewatch.agent.hook_socket import HookSocket
 from nodewatch.agent.loop import Loop
+from nodewatch.agent.readings import sensors_of
 from nodewatch.agent.self_drain import SelfDrain
 from nodewatch.agent.sender import Link, NoSender, Sender
 from nodewatch.agent.spool import Spool
@@ -26,15 +27,13 @@ from nodewatch.agent.state import StateFile
 from nodewatch.agent.validation import write_sensor
 from nodewatch.checks._api import load_checks
 from nodewatch.clients.munge import Munge
-from nodewatch.config.agent import AgentConfig, CheckSettings, check_settings, gpus_expected, warnings_of
+from nodewatch.config.agent import AgentConfig, CheckSettings, check_settings, warnings_of
 from nodewatch.config.load import load
 from nodewatch.errors import NodewatchError
 from nodewatch.model.samples import KmsgSample
 from nodewatch.policy.verdicts import CheckRule, Rules
 from nodewatch.sensors import machine
 from nodewatch.sensors.kmsg import KernelLog
-from nodewatch.sensors.mounts import MountSensor
-from nodewatch.sensors.nvml import NvmlSensor
 from nodewatch.sensors.reading import PolledSensor
 from nodewatch.service import Notifier, watchdog_interval_s
 
@@ -73,17 +72,6 @@ def readable(checks: Mapping[str, CheckSettings], sensors: Sequence[PolledSensor
     return {name: each for name, each in checks.items() if each.spec.reads in read}
 
 
-def _sensors(config: AgentConfig) -> list[PolledSensor]:
-    return [
-        NvmlSensor(
-            deadline_s=config.nvml_deadline_s,
-            expected=gpus_expected(config, machine.first_line(config.instance_type_file)),
-            mode=config.nvml,
-        ),
-        MountSensor(config.shared_filesystems, deadline_s=config.filesystem_deadline_s),
-    ]
-
-
 def _serve(config: AgentConfig, checks: Mapping[str, CheckSettings]) -> int:
     notifier = Notifier.from_environment()
     watchdog_s = watchdog_interval_s()
@@ -98,7 +86,7 @@ def _serve(config: AgentConfig, checks: Mapping[str, CheckSettings]) -> int:
         spool = Spool(
             config.state_dir / "spool.jsonl", boot_id=boot_id, max_bytes=config.spool_max_bytes, now=time.time()
         )
-        sensors = _sensors(config)
+        sensors = sensors_of(config, boot_id)
         checks = readable(checks, sensors)
         loop = Loop(
             checks=checks,

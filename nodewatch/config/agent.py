@@ -26,6 +26,8 @@ class AgentConfig:
     """The node's name in Slurm; empty: the hostname's first label."""
     instance_type: str = ""
     """The EC2 instance type, such as `p5.48xlarge`; empty: what the firmware says (DMI product name)."""
+    expect_host: bool = False
+    """Whether memory and processors are held against `instance_type`; otherwise only against a type that the firmware says."""
     gpus: int | None = None
     """How many GPUs the machine should have; left out: by instance type. 0: none, NVML is left alone."""
     instance_id_file: Path = Path("/sys/devices/virtual/dmi/id/board_asset_tag")
@@ -44,6 +46,8 @@ class AgentConfig:
     """A shared file system that has not answered for this long is hung."""
     deep_write_probe: bool = True
     """Whether a validation writes, syncs and reads back a small file on each shared file system (root must be allowed to)."""
+    systemd_deadline_s: float = 10.0
+    """systemd that has not answered for this long is unknown."""
     nvml: str = "auto"
     """`on`, `off`, or `auto`: machines that should have no GPU and show none are left alone."""
     nvml_deadline_s: float = 10.0
@@ -94,6 +98,7 @@ class AgentConfig:
             raise ValueError(f"spool_max_bytes is {self.spool_max_bytes}: use 65536 or more")
         for name in (
             "filesystem_deadline_s",
+            "systemd_deadline_s",
             "nvml_deadline_s",
             "heartbeat_s",
             "kmsg_lookback_s",

@@ -1,0 +1,46 @@
+"""Which sources this machine's agent reads, as its configuration says."""
+
+from __future__ import annotations
+
+import time
+
+from nodewatch.config.agent import AgentConfig, gpus_expected
+from nodewatch.model.host_samples import BootSample, ClockSample, HostSample, ProcessSample, SpaceSample
+from nodewatch.sensors import machine, procfs
+from nodewatch.sensors.mounts import MountSensor
+from nodewatch.sensors.nvml import NvmlSensor
+from nodewatch.sensors.procfs import BootNote, ProcessScan, ProcSensor
+from nodewatch.sensors.reading import PolledSensor
+from nodewatch.sensors.systemd import UnitSensor
+
+
+def sensors_of(config: AgentConfig, boot_id: str) -> list[PolledSensor]:
+    """The polled sources. One whose checks are all switched off is never asked."""
+    return [
+        NvmlSensor(
+            deadline_s=config.nvml_deadline_s,
+            expected=gpus_expected(config, machine.first_line(config.instance_type_file)),
+            mode=config.nvml,
+        ),
+        MountSensor(config.shared_filesystems, deadline_s=config.filesystem_deadline_s),
+        *_host(config, boot_id),
+    ]
+
+
+def _host(config: AgentConfig, boot_id: str) -> list[PolledSensor]:
+    in_container = procfs.is_container()
+    proved = procfs.proved_type(
+        config.instance_type,
+        machine.first_line(config.instance_type_file),
+        expect_host=config.expect_host,
+        in_container=in_container,
+    )
+    note = BootNote(config.state_dir / "boot.json", boot_id, now=time.time())
+    return [
+        ProcSensor("host", HostSample, lambda: procfs.read_host(proved)),
+        ProcSensor("processes", ProcessSample, ProcessScan()),
+        ProcSensor("space", SpaceSample, procfs.read_spaces),
+        ProcSensor("clock", ClockSample, lambda: procfs.read_clock(in_container=in_container)),
+        ProcSensor("boot", BootSample, note.read, on_close=note.end),
+        UnitSensor(deadline_s=config.systemd_deadline_s),
+    ]
