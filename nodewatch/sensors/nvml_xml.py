@@ -218,7 +218,8 @@ def _fabric_faults(node: Element) -> tuple[str, ...]:
 
 def _is_fault(tag: str, said: str) -> bool:
     if tag == "incorrect_configuration":
-        return said not in ("", "n/a", "none", "false", "no")
+        is_value = said not in ("", "n/a", "[n/a]", "none", "false", "no", *_FAILED)
+        return is_value and not said.startswith(("gpu ", "not ", "requested "))
     return said in ("degraded", "unhealthy", "true", "yes") or said.startswith("limited")
 
 
@@ -226,7 +227,7 @@ def _recovery(node: Element, texts: set[str]) -> str | None:
     said = _said(node.find("gpu_recovery_action")).lower()
     if said in _ACTIONS:
         action: str | None = _ACTIONS[said]
-    elif said in ("", "n/a", "[n/a]", "not supported", "[not supported]"):
+    elif said.strip("[]") in ("", "n/a", "not supported", *_FAILED) or said.startswith(("gpu ", "requested ")):
         action = None
     else:
         action = said[:60]
