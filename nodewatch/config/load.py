@@ -38,7 +38,7 @@ def load(schema: type[_T], path: Path) -> _T:
 
 def build(schema: type[_T], data: Mapping[str, Any], *, where: str) -> _T:
     """The dataclass `schema` filled from `data`; `where` names the place in messages. Raises ConfigError."""
-    fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
+    fields = {field.name: field for field in dataclasses.fields(schema) if field.init}  # type: ignore[arg-type]
     hints = typing.get_type_hints(schema)
     values: dict[str, Any] = {}
     for key, value in data.items():

@@ -25,10 +25,17 @@ class Group:
     launch_template: str = ""
     """EC2 launch template (name) of a replacement; without one, a broken node waits for a human."""
     subnet_id: str | None = None
+    _names: frozenset[str] = field(init=False, repr=False, compare=False, default=frozenset())
+    _patterns: tuple[str, ...] = field(init=False, repr=False, compare=False, default=())
+
+    def __post_init__(self) -> None:
+        # Asked for every node in every tick: a scan of ten thousand names each time would take minutes.
+        object.__setattr__(self, "_names", frozenset(self.nodes))
+        object.__setattr__(self, "_patterns", tuple(name for name in self.nodes if set(name) & set("*?[")))
 
     def holds(self, node: str) -> bool:
         """Whether `node` is of this group."""
-        return any(fnmatch.fnmatchcase(node, pattern) for pattern in self.nodes)
+        return node in self._names or any(fnmatch.fnmatchcase(node, pattern) for pattern in self._patterns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
