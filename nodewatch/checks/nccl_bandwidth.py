@@ -40,12 +40,16 @@ class _Floor:
 def nccl_bandwidth(sample: NcclSample, thresholds: Thresholds) -> Iterator[Finding]:
     """`nccl.slow` for one machine, `nccl.slow_between` for several; `nccl.fewer_gpus` where not all GPUs took part.
 
+    `nccl.below_asked` warns of a run that was itself told what average to reach and missed it.
+
     Raises SensorError for a run that was cut off, and for a slow run that does not say where it ran, when no other is
     slow.
     """
     unknown: str | None = None
     clean = True
     for run in sample.runs:
+        if run.is_below_asked:
+            yield _below_asked(run)
         try:
             found = _judge(run, sample.instance_type, thresholds)
         except SensorError as error:
@@ -88,6 +92,16 @@ def _judge(run: NcclRun, instance_type: str, thresholds: Thresholds) -> Finding 
         # Several machines, or another collective, may be slower and well.
         raise SensorError("the NCCL run is slow for one machine and does not say where it ran: record its whole header")
     return _finding(run, "nccl.slow", Remedy.REBOOT, slow, floor)
+
+
+def _below_asked(run: NcclRun) -> Finding:
+    return Finding(
+        fault="nccl.below_asked",
+        subject=_subject(run),
+        severity=Severity.WARN,
+        remedy=Remedy.HUMAN,
+        evidence=_measured(run),
+    )
 
 
 def _between(run: NcclRun, instance_type: str, thresholds: Thresholds) -> Finding | None:

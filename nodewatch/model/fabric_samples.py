@@ -36,6 +36,8 @@ class NcclRun:
     out_of_bounds: int | None = None
     is_finished: bool = False
     """The footer was written: no row is missing."""
+    is_below_asked: bool = False
+    """The run was told what average to reach (NCCL_TESTS_MIN_BW), and says that it did not."""
     unreadable: tuple[str, ...] = ()
     """Rows of the table that are no rows."""
 

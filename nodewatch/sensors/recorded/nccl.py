@@ -26,8 +26,8 @@ _COMMAND = re.compile(
 )
 _HOST = re.compile(r"^[\w.-]{1,64}: (?=\s*(?:#|\d+\s+\d+\s+[a-z]))")
 _HEADER = re.compile(r"^#\s+size\s+count\s+type\b")
-_OUT_OF_BOUNDS = re.compile(r"^#\s*Out of bounds values\s*:\s*(\d+)\s*(OK|FAILED)?", re.IGNORECASE)
-_AVERAGE = re.compile(r"^#\s*Avg bus bandwidth\s*:")
+_OUT_OF_BOUNDS = re.compile(r"^#\s*Out of bounds values\s*:\s*(\d{1,18})\b\s*(OK|FAILED)?", re.IGNORECASE)
+_AVERAGE = re.compile(r"^#\s*Avg bus bandwidth\s*:\s*\S+(?:\s+(OK|FAILED))?")
 _ROW = re.compile(r"^\s*\d+\s+\d+\s+[a-z]\w*\s")
 _FAILED = re.compile(
     r"Test (?:NCCL|CUDA|MPI) failure|: Test failure|\bTest timeout\b|NCCL ERROR\b|Invalid number of GPUs|"
@@ -89,6 +89,7 @@ class _Run:
     unreadable: list[str] = field(default_factory=list)
     out_of_bounds: int | None = None
     has_average: bool = False
+    is_below_asked: bool = False
 
     @property
     def is_begun(self) -> bool:
@@ -103,6 +104,7 @@ class _Run:
             rows=tuple(self.rows),
             out_of_bounds=self.out_of_bounds,
             is_finished=self.out_of_bounds is not None and self.has_average,
+            is_below_asked=self.is_below_asked,
             unreadable=tuple(self.unreadable[:_MANY]),
         )
 
@@ -171,8 +173,10 @@ class _Text:
         if bounds:
             failed = (bounds[2] or "").upper() == "FAILED"
             self._run.out_of_bounds = max(int(bounds[1]), 1 if failed else 0)
-        if _AVERAGE.match(line):
+        average = _AVERAGE.match(line)
+        if average:
             self._run.has_average = True
+            self._run.is_below_asked = average[1] == "FAILED"
         if re.match(r"^#\s*error:\s*\S", line):
             # NCCL's last error, which a run that went well may have too (a network that is not there).
             self._note(self._warnings, line)
@@ -336,7 +340,9 @@ def _from_json(text: str) -> NcclRun:
     count = _number(bounds.get("count")) if isinstance(bounds, dict) else None
     if isinstance(bounds, dict) and str(bounds.get("okay")).lower() == "false":
         count = max(count or 0.0, 1.0)
+    average = document.get("average_bus_bandwidth")
     return NcclRun(
+        is_below_asked=isinstance(average, dict) and str(average.get("okay")).lower() == "false",
         collective=named[0][1] if named and named[0] else "",
         ranks=ranks,
         hosts=hosts,

@@ -43,6 +43,12 @@ def test_a_table(tmp_path: Path) -> None:
     assert judge(tmp_path, TABLE + "Client Log:\n" + TABLE + "fi_pingpong: SUCCESS!\n") == []
 
 
+def test_the_log_of_libfabric_is_no_failure_of_a_run_that_measured(tmp_path: Path) -> None:
+    log = "libfabric:7:1767225600::efa:core:efa_x():12<warn> optional library not found\n"
+    assert judge(tmp_path, log + TABLE) == []
+    assert judge(tmp_path, log) == ["efa.pingpong_failed"]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

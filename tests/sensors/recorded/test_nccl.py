@@ -216,3 +216,17 @@ def test_hosts_and_indents_before_each_line(tmp_path: Path) -> None:
 def test_one_process_may_list_fewer_devices_than_it_uses(tmp_path: Path) -> None:
     (only,) = read(tmp_path, run(gpus=1).replace("nGpus 1 ", "nGpus 8 ")).runs
     assert only.ranks == 8
+
+
+def test_a_run_that_missed_what_it_was_told_to_reach(tmp_path: Path) -> None:
+    for text in (
+        run().replace("156.742 ", "156.742 FAILED"),
+        document(average_bus_bandwidth={"bandwidth": 1, "okay": "false"}),
+    ):
+        assert [finding.fault for finding in judged(read(tmp_path, text))] == ["nccl.below_asked"]
+    assert list(judged(read(tmp_path, run().replace("156.742 ", "156.742 OK")))) == []
+
+
+def test_a_count_beyond_any_number_is_no_footer(tmp_path: Path) -> None:
+    with pytest.raises(SensorError):
+        list(judged(read(tmp_path, run().replace("values : 0", "values : " + "9" * 5000))))
