@@ -59,9 +59,20 @@ def _findings(sample: DcgmDiagSample) -> Iterator[Finding]:
             yield _finding(sample, result, DcgmError(text=""))
         if result.status in ("fail", "warn", "pass", "unknown"):
             for error in result.errors:
-                yield _finding(sample, result, error)
+                if not (result.is_summary and _stands_with_an_entity(sample, result, error)):
+                    yield _finding(sample, result, error)
         if result.status == "warn" and not result.errors:
             yield _finding(sample, result, DcgmError(text=""))
+
+
+def _stands_with_an_entity(sample: DcgmDiagSample, summary: DcgmResult, error: DcgmError) -> bool:
+    """Whether a result of the same test names the entity of the error that its summary repeats."""
+    return any(
+        (other.error_id, other.text) == (error.error_id, error.text)
+        for result in sample.results
+        if result.test == summary.test and not result.is_summary
+        for other in result.errors
+    )
 
 
 def _finding(sample: DcgmDiagSample, result: DcgmResult, error: DcgmError) -> Finding:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from nodewatch.errors import SensorError
+from nodewatch.knowledge.dcgm import exit_meaning
 from nodewatch.model.gpu_samples import DcgmDiagSample, DcgmError, DcgmResult
 from nodewatch.sensors.dcgm_table import parse_table
 
@@ -59,6 +61,28 @@ def parse(text: str) -> Iterator[DcgmDiagSample]:
             yield table
             return
         raise SensorError(_no_document(text))
+
+
+def of_command(returncode: int, stdout: str, stderr: str = "") -> DcgmDiagSample:
+    """The run that `dcgmi diag` printed and ended with `returncode` (negative: a signal).
+
+    Raises SensorError when it proves nothing: dcgmi could not be started, another diagnostic runs, no document was printed. A
+    run that ended badly after printing results keeps them, so that a failure is not lost, and can no longer pass.
+    """
+    meaning = exit_meaning(returncode)
+    ended = f"dcgmi diag ended with {returncode}{f' ({meaning.name})' if meaning.name else ''}"
+    try:
+        samples = list(parse(f"{stdout}\n{stderr}"))
+    except SensorError as error:
+        if meaning.means == "pass":
+            raise
+        raise SensorError(f"{ended}: {meaning.why}") from error
+    sample = samples[-1]
+    if meaning.means == "pass" or sample.runtime_error:
+        return sample
+    if meaning.means == "found" and any(result.status == "fail" for result in sample.results):
+        return sample
+    return replace(sample, runtime_error=f"{ended}: {meaning.why}")
 
 
 def status_of(word: str) -> str:

@@ -86,6 +86,15 @@ def test_the_same_error_in_two_tests_is_one_finding() -> None:
     assert finding.evidence["warnings"] == ["a", "b"]
 
 
+def test_a_summary_that_repeats_an_error_adds_nothing() -> None:
+    error = DcgmError(text="mismatch", error_id=58, severity=2)
+    summary = DcgmResult(test="memory", category="Hardware", status="fail", errors=(error,), is_summary=True)
+    alone = DcgmDiagSample(results=(PASS, summary))
+    assert [finding.subject for finding in dcgm_diag(alone)] == ["gpus"]
+    both = DcgmDiagSample(results=(failed(error), PASS, summary))
+    assert [finding.subject for finding in dcgm_diag(both)] == ["gpu-0"]
+
+
 @pytest.mark.parametrize(("broken", "severity"), [((0, 1, 2), Severity.WARN), ((0, 1), Severity.DEGRADED)])
 def test_what_every_gpu_has_alike_is_the_software_that_they_share(broken: tuple[int, ...], severity: Severity) -> None:
     error = DcgmError(text="no context", error_id=66, category=6, severity=4)
