@@ -19,6 +19,9 @@ XID_31 = "NVRM: Xid (PCI:0000:53:00): 31, pid=1, name=python3, MMU Fault"
 OOM = "Out of memory: Killed process 811 (python3) total-vm:1kB"
 
 
+RECORDED = Path(__file__).resolve().parents[1] / "sensors" / "recorded" / "kmsg"
+
+
 def replay(*arguments: str | Path, stdin: bytes = b"") -> tuple[int, dict[str, Any]]:
     argv = [sys.executable, "-m", "nodewatch.cli", "replay", *map(str, arguments)]
     done = subprocess.run(argv, input=stdin, capture_output=True, timeout=60, check=False)
@@ -43,6 +46,44 @@ def test_findings_from_standard_input() -> None:
         "remedy": "reboot",
     }
     assert finding["evidence"]["line"] == XID_79
+
+
+def test_a_healthy_machine_is_ok_whatever_its_log_mentions() -> None:
+    code, document = replay("--sensor", "kmsg", RECORDED / "healthy.dmesg")
+    assert (code, document["status"]) == (0, "ok")
+    assert {finding["severity"] for finding in document["findings"]} == {"info"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("lost-gpu.kmsg", {("gpu.xid.79", "fatal"), ("gpu.xid.154", "fatal"), ("gpu.xid.45", "info")}),
+        (
+            "nvswitch.journal",
+            {
+                ("gpu.sxid.20034", "fatal"),
+                ("gpu.xid.74", "degraded"),
+                ("gpu.xid.45", "info"),
+                ("gpu.sxid.12028", "warn"),
+            },
+        ),
+        (
+            "dying-disk.syslog",
+            {
+                ("host.nvme_timeout", "warn"),
+                ("host.nvme_down", "warn"),
+                ("host.nvme_lost", "degraded"),
+                ("host.disk_io_error", "degraded"),
+                ("host.filesystem_error", "warn"),
+                ("host.filesystem_readonly", "degraded"),
+            },
+        ),
+    ],
+)
+def test_logs_of_broken_machines(name: str, expected: set[tuple[str, str]]) -> None:
+    code, document = replay("--sensor", "kmsg", RECORDED / name)
+    assert (code, document["status"], document["error"]) == (1, "findings", None)
+    assert {(finding["fault"], finding["severity"]) for finding in document["findings"]} == expected
 
 
 def test_nothing_wrong(tmp_path: Path) -> None:
