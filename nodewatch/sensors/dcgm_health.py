@@ -10,13 +10,17 @@ from typing import Any
 from nodewatch.errors import SensorError
 from nodewatch.model.gpu_samples import DcgmHealthSample, DcgmIncident
 from nodewatch.sensors.dcgm_diag import is_cut_off
+from nodewatch.sensors.dcgm_table import MAX_ROW
 
 _MAX_TRIES = 2000
 _MAX_TEXT = 1000
 _CUT_OFF = "the report's JSON is cut off: run dcgmi health -c -j again"
 _HEALTH = {"healthy": "healthy", "pass": "healthy", "warning": "warning", "warn": "warning", "failure": "failure"}
 _HEALTH |= {"fail": "failure", "failed": "failure"}
-_OVERALL = re.compile(r"^\W*Overall Health:?\s*\|?\s*(?P<said>[A-Za-z][A-Za-z ]*?)\s*\|?\s*$", re.MULTILINE)
+_OVERALL = re.compile(
+    r"^[ \t|]{0,40}Overall Health:?[ \t]{0,80}\|?[ \t]{0,80}(?P<said>[A-Za-z][A-Za-z ]{0,40}?)[ \t]{0,200}\|?[ \t]{0,40}$",
+    re.MULTILINE,
+)
 _ROW = re.compile(r"^\s*\|(?P<left>[^|]*)\|(?P<right>.*)\|\s*$")
 _OLD_ENTITY = re.compile(r"^(?P<group>GPU|CPU|NvSwitch)s? ID: (?P<id>[0-9]+)$")
 _OLD_SYSTEM = re.compile(r"^(?P<system>[A-Za-z0-9 ]+?): (?P<said>Healthy|Warning|Failure) - (?P<text>.*)$")
@@ -149,6 +153,8 @@ def _of_table(text: str) -> DcgmHealthSample | None:
         raise SensorError("the report's table is cut off: run dcgmi health -c again")
     incidents: list[DcgmIncident] = []
     group, entity, state = "GPU", None, "unknown"
+    if any(len(line) > MAX_ROW for line in lines):
+        raise SensorError("the report has a row longer than any of dcgmi's: run dcgmi health -c -j")
     for line in lines[1:]:
         row = _ROW.match(line)
         if row is None:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from nodewatch.errors import SensorError
 from nodewatch.model.gpu_samples import DcgmDiagSample, DcgmError, DcgmResult
 
-_HEADER = re.compile(r"^\s*\|\s*Diagnostic\s*\|\s*Result\s*\|", re.MULTILINE)
+_HEADER = re.compile(r"^[ \t]{0,80}\|[ \t]{0,80}Diagnostic[ \t]{0,80}\|[ \t]{0,80}Result[ \t]{0,80}\|", re.MULTILINE)
 _SECTION = re.compile(r"^\s*[|+]-{3,}\s+(?P<name>[A-Za-z ]+?)\s+-{3,}")
 _RULE = re.compile(r"^\s*\+[-=]+\+[-=]+\+\s*$")
 _ROW = re.compile(r"^\s*\|(?P<left>[^|]*)\|(?P<right>.*)\|\s*$")
+MAX_ROW = 4096
+"""Rows of dcgmi are 80 to 90 characters wide: a longer one is not looked at, so that no pattern works on a gigabyte."""
 _WIDTH = 45
 """How many characters of a message stand in one row."""
 _MESSAGE = re.compile(r"^(?P<kind>Warning|Error|Info)\b:?\s*(?:(?P<group>[A-Za-z]+?)\s*(?P<id>[0-9]+))?$")
@@ -47,6 +49,8 @@ def parse_table(text: str) -> DcgmDiagSample | None:
     section = ""
     ended = False
     for line in text[header.end() :].splitlines():
+        if len(line) > MAX_ROW:
+            raise SensorError("the diagnostic's table has a row longer than any of dcgmi's: run it again with -j")
         if _RULE.match(line):
             # The rule below the header is no end: only one with nothing after it is.
             ended = True

@@ -14,6 +14,9 @@ from nodewatch.sensors.nvml_xml import read_gpu
 from nodewatch.sensors.recorded._api import Recording
 
 _MAX_BYTES = 64 << 20
+_MAX_DOCUMENT = 16 << 20
+"""Eight GPUs are about 1 MiB; a tree takes some ten times the room of its text."""
+_MAX_PROLOG = 4096
 _MAX_GPUS = 1024
 _START = re.compile(r"<nvidia_smi_log\b")
 _END = "</nvidia_smi_log>"
@@ -26,7 +29,7 @@ _INFOROM = re.compile(
     r"infoROM is corrupted at gpu (?P<pci>[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9A-Fa-f])", re.IGNORECASE
 )
 _MISMATCH = re.compile(r"^.*Driver/library version mismatch.*$", re.MULTILINE | re.IGNORECASE)
-_NO_GPU = re.compile(r"^\s*No devices (?:were found|found)", re.MULTILINE | re.IGNORECASE)
+_NO_GPU = re.compile(r"^[ \t]{0,80}No devices (?:were found|found)", re.MULTILINE | re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _PROCESSES = re.compile(r"<(?P<tag>processes|accounted_processes)>.*?</(?P=tag)>", re.DOTALL)
 _TROUBLE = (
@@ -61,8 +64,12 @@ def _parse(recording: Recording) -> Iterator[GpuSample]:
         if end < 0:
             raise SensorError("the XML of nvidia-smi is cut off: run nvidia-smi -q -x again and let it end")
         prolog, at = text[at : start.start()], end + len(_END)
-        if "<!ENTITY" in prolog.upper() or re.search(r"<!DOCTYPE[^>]*\[", prolog, re.IGNORECASE):
+        # Only what stands right before the document could belong to it, and none of it reaches the parser.
+        head = prolog[-_MAX_PROLOG:].upper()
+        if "<!ENTITY" in head or re.search(r"<!DOCTYPE[^>]*\[", head):
             raise SensorError("the XML declares entities, which nvidia-smi never does: it is not read")
+        if at - start.start() > _MAX_DOCUMENT:
+            raise SensorError("the XML is longer than any that nvidia-smi writes: it is not read")
         following = _START.search(text, at)
         said = prolog + text[at : following.start() if following else len(text)]
         sample = _sample(_tree(text[start.start() : at]), said, expected)
