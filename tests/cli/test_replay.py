@@ -123,6 +123,7 @@ def test_what_cannot_be_evaluated(arguments: tuple[str, ...], says: str) -> None
 def test_what_is_no_recording_of_the_sensor() -> None:
     code, document = replay("--sensor", "kmsg", "-", stdin=b'{"DCGM Diagnostic": {}}\n')
     assert (code, document["status"]) == (2, "unknown")
+    assert document["error"].startswith("standard input is no kernel log")
 
 
 def test_damage_leaves_a_fault_that_was_seen(tmp_path: Path) -> None:

@@ -31,6 +31,11 @@ class Recording:
     previous: Path | None = None
     interval_s: float | None = None
 
+    @property
+    def name(self) -> str:
+        """The recording in a sentence."""
+        return "standard input" if str(self.path) == "-" else str(self.path)
+
     def open(self) -> BinaryIO:
         """The recording as a stream of bytes. Raises SensorError when it cannot be read."""
         if str(self.path) == "-":
@@ -48,9 +53,9 @@ class Recording:
             with self.open() as stream:
                 data = stream.read(at_most + 1)
         except OSError as error:
-            raise SensorError(f"{self.path} cannot be read: {error.strerror}") from error
+            raise SensorError(f"{self.name} cannot be read: {error.strerror}") from error
         if len(data) > at_most:
-            raise SensorError(f"{self.path} is longer than {at_most >> 20} MiB: it is no output of this tool")
+            raise SensorError(f"{self.name} is longer than {at_most >> 20} MiB: it is no output of this tool")
         return data
 
 

@@ -76,12 +76,12 @@ def load(recording: Recording) -> Iterator[KmsgSample]:
                 if len(reader.records) >= _BATCH:
                     yield reader.sample()
         except OSError as error:
-            raise SensorError(f"{recording.path} cannot be read: {error.strerror}") from error
+            raise SensorError(f"{recording.name} cannot be read: {error.strerror}") from error
     objection = reader.finish()
     # What was understood goes first: a fault in a log that is damaged beyond that is a fault all the same.
     yield reader.sample()
     if objection:
-        raise SensorError(f"{recording.path} {objection}")
+        raise SensorError(f"{recording.name} {objection}")
 
 
 class _Reader:
