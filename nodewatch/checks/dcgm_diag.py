@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from nodewatch.checks._api import Phase, check
-from nodewatch.errors import SensorError
 from nodewatch.knowledge.dcgm import SHARED_CATEGORIES, XID_ERROR, Judgement, id_of, judge, xid_in
 from nodewatch.model.gpu_samples import DcgmDiagSample, DcgmError, DcgmResult
 from nodewatch.model.health import Finding, Remedy, Severity
@@ -23,30 +22,9 @@ def dcgm_diag(sample: DcgmDiagSample) -> Iterator[Finding]:
 
     A failed test without severity and known id or text is degraded and needs a human: fail closed. A warning, and an error
     beside a pass (DCGM issue 284), warn. An error of a software category that every GPU has alike is the driver or library
-    that they share, never eight broken GPUs, and warns. Raises SensorError when nothing failed and the run proves nothing: it
-    did not end well, all tests were skipped, or a status is a word that nobody described.
+    that they share, never eight broken GPUs, and warns. Whether a run without findings is a pass, dcgm_coverage says.
     """
-    findings = list(_merge(_findings(sample)))
-    yield from findings
-    if all(finding.severity < Severity.DEGRADED for finding in findings):
-        _prove(sample)
-
-
-def _prove(sample: DcgmDiagSample) -> None:
-    if sample.runtime_error:
-        raise SensorError(f"DCGM's diagnostic did not run ({sample.runtime_error.strip()[:200]}): run it again")
-    if not sample.results:
-        raise SensorError("DCGM's diagnostic ran no test: run it again with a level, such as -r 2")
-    unknown = sorted({result.said for result in sample.results if result.status == "unknown"})
-    if unknown:
-        raise SensorError(f"DCGM's diagnostic has results that are neither pass nor fail ({', '.join(unknown)[:200]})")
-    tested = [result for result in sample.results if not _is_deployment(result)] or list(sample.results)
-    if all(result.status == "skip" for result in tested):
-        raise SensorError("DCGM's diagnostic skipped every test of the hardware: skipped is not passed")
-
-
-def _is_deployment(result: DcgmResult) -> bool:
-    return result.category.lower() == "deployment" or result.test.lower() == "software"
+    yield from _merge(_findings(sample))
 
 
 def _findings(sample: DcgmDiagSample) -> Iterator[Finding]:

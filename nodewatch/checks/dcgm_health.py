@@ -22,21 +22,16 @@ def dcgm_health(sample: DcgmHealthSample) -> Iterator[Finding]:
     an incident; it proves no more. Raises SensorError when nothing is wrong and the report proves nothing: it has no overall
     health, a word that nobody described, or no watch is on.
     """
-    worst = Severity.INFO
     seen: set[tuple[str, str]] = set()
     for incident in sample.incidents:
         if incident.health in ("warning", "failure"):
             finding = _finding(incident)
-            worst = max(worst, finding.severity)
             if finding.identity not in seen:
                 seen.add(finding.identity)
                 yield finding
     if not seen and sample.overall in ("warning", "failure"):
-        whole = DcgmIncident(group="GPU", entity=None, system="", health=sample.overall)
-        finding = _finding(whole)
-        worst = finding.severity
-        yield finding
-    if worst < Severity.DEGRADED:
+        yield _finding(DcgmIncident(group="GPU", entity=None, system="", health=sample.overall))
+    elif not seen:
         _prove(sample)
 
 

@@ -261,18 +261,28 @@ def _serials(body: Mapping[str, Any], whole: Mapping[str, Any]) -> Iterator[tupl
         for entity in _objects(group.get("entities"), "entities"):
             number = _number(entity.get("entity_id"))
             serial = _text(entity.get("serial_num"))
-            if number is not None and serial and serial.lower() not in ("n/a", "[n/a]", "unknown"):
-                yield name, number, serial
+            if number is not None and _is_serial(serial):
+                yield name, number, str(serial)
     # DCGM 3: one list for all GPUs, in their order, or one serial under each number.
     serials = body.get("gpu_device_serials", body.get("GPU Device Serials"))
     if isinstance(serials, Mapping):
         for key, serial in serials.items():
-            if str(key).isdecimal() and isinstance(serial, str) and serial:
+            if str(key).isdecimal() and _is_serial(serial):
                 yield "GPU", int(key), serial
     elif isinstance(serials, list):
         for number, serial in enumerate(serials):
-            if isinstance(serial, str) and serial:
+            if _is_serial(serial):
                 yield "GPU", number, serial
+
+
+def _is_serial(value: Any) -> bool:
+    # DCGM writes its blanks as <<<NOT_SUPPORTED>>> and the like: all GPUs would be one and the same.
+    return (
+        isinstance(value, str)
+        and bool(value)
+        and value.lower() not in ("n/a", "[n/a]", "unknown")
+        and "<<<" not in value
+    )
 
 
 def _objects(value: Any, name: str) -> Iterator[Mapping[str, Any]]:

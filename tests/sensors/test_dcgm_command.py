@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nodewatch.checks.dcgm_coverage import dcgm_coverage
 from nodewatch.checks.dcgm_diag import dcgm_diag
 from nodewatch.errors import SensorError
 from nodewatch.sensors.dcgm_diag import of_command
@@ -28,7 +29,7 @@ def test_runs_that_prove_something(code: int, stdout: str, severities: list[str]
 @pytest.mark.parametrize("code", [226, 205, 245, 217, 203, 189, 235, -9, 1, 77])
 def test_a_run_that_ended_badly_is_no_pass(code: int) -> None:
     with pytest.raises(SensorError):
-        list(dcgm_diag(of_command(code, GOOD)))
+        dcgm_coverage(of_command(code, GOOD))
 
 
 @pytest.mark.parametrize(

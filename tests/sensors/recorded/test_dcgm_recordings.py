@@ -60,6 +60,12 @@ def outline(sensor: str, path: Path) -> tuple[str, list[tuple[str, str, str, str
             "findings",
             [("gpu.dcgm.cuda_context", f"16522300{n:04d}", "warn", "restart_service") for n in range(4)],
         ),
+        (
+            # Configuration alone failed, the hardware was not tested, the summary repeats it, there is no serial number.
+            "l4_config_then_skipped.json",
+            "unknown",
+            [("config.persistence_mode", f"gpu-{n}", "warn", "restart_service") for n in range(2)],
+        ),
         ("h100_all_skipped.json", "unknown", []),
         ("h100_new_word.json", "unknown", []),
         ("runtime_error.json", "unknown", []),
