@@ -18,7 +18,7 @@ check:         ## lint, types, shell, import contracts
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy nodewatch train/nodewatch_train
 	shellcheck $(SHELL_FILES)
-	.venv/bin/lint-imports --config setup.cfg
+	.venv/bin/lint-imports setup.cfg
 
 unit:          ## all tests that need no cluster
 	OMP_NUM_THREADS=1 $(PYTEST) -m 'not lab'
