@@ -77,10 +77,12 @@ class Engine:
         clock: Callable[[], float],
         reach: Callable[[str, str], bool] = lambda _node, _address: True,
         ec2_period_s: float = 10.0,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         """`past` is the journal so far. `reach(node, address)` tells whether any of the node's ports answers now; it is called
         for many nodes at once, on threads.
 
+        `alive` is called after each step of a tick: a tick that waits for a slow EC2 several times is long, not hung.
         `ec2_period_s` is how long a picture of EC2 serves: its API is throttled, Slurm's is not.
         """
         # Agents' messages arrive on threads of their own; a record and what is learnt from it belong together. The lock is
@@ -92,6 +94,7 @@ class Engine:
         self._clock = clock
         self._reach = reach
         self._ec2_period_s = ec2_period_s
+        self._alive = alive
         self.rules = rules
         self.ledger: Ledger = _replayed(past)
         self.story: deque[Record] = deque(past[-_STORY_KEPT:], maxlen=_STORY_KEPT)
@@ -168,7 +171,11 @@ class Engine:
                 self._remember(event_id)
                 fresh = True
             accepted.append(event_id)
-        if before is not None and verdict is not None and before.verdict != verdict:
+        if (
+            before is not None
+            and verdict is not None
+            and (before.verdict is None or before.verdict.shape != verdict.shape)
+        ):
             fresh = True
         requests = [{"kind": "validate", "key": key} for key in validation_requests(node, self.ledger)]
         return accepted, requests, fresh
@@ -192,12 +199,14 @@ class Engine:
         decided = Plan()
         for _ in range(_MOST_ROUNDS):
             self.snapshot = self._read()
+            self._alive()
             for data in unrecorded(self.snapshot, self.ledger):
                 self.note("job_started", data)
             decided = plan(self.snapshot, self.ledger, self.rules, self._clock())
             self._write_decisions(decided)
             for action in decided.actions:
                 self._carry_out(action)
+                self._alive()
             if not (decided.actions or decided.cases or decided.judgements):
                 return decided
         _log.error("the planner did not come to rest within %d rounds", _MOST_ROUNDS)

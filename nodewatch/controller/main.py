@@ -181,7 +181,7 @@ def _reacher(config: ControllerConfig) -> Any:
     return reach
 
 
-def build(config: ControllerConfig) -> tuple[Controller, Journal]:
+def build(config: ControllerConfig, notifier: Notifier) -> tuple[Controller, Journal]:
     """The controller on real adapters. Raises NodewatchError, or OSError when an address is taken."""
     slurm = SlurmCommands(deadline_s=config.slurm_deadline_s)
     munge = Munge()
@@ -197,6 +197,7 @@ def build(config: ControllerConfig) -> tuple[Controller, Journal]:
         clock=time.time,
         reach=_reacher(config),
         ec2_period_s=config.ec2_period_s,
+        alive=notifier.watchdog,
     )
     return Controller(config, engine, munge, slurm), journal
 
@@ -218,14 +219,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.check_config:
             print(f"{arguments.config} is valid: mode {config.policy.mode}, {len(config.groups)} groups")
             return 0
-        controller, journal = build(config)
+        notifier = Notifier.from_environment()
+        controller, journal = build(config, notifier)
     except (NodewatchError, OSError) as error:
         print(f"nodewatch-controller: {error}", file=sys.stderr)
         return 2
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: controller.stop())
     try:
-        controller.run(Notifier.from_environment())
+        controller.run(notifier)
     except JournalError as error:
         _log.critical("%s: nothing can be done without the journal, stopping", error)
         return 1

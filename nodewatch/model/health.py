@@ -178,6 +178,15 @@ class Verdict:
     unknown: tuple[tuple[str, str], ...] = ()
 
     @property
+    def shape(self) -> tuple[object, ...]:
+        """What makes two verdicts say the same: state, findings and doubts, without the times at which they were seen."""
+        return (
+            self.state,
+            tuple((s.finding.identity, s.finding.severity, s.finding.remedy) for s in self.findings),
+            tuple(check for check, _ in self.unknown),
+        )
+
+    @property
     def worst(self) -> StandingFinding | None:
         """The finding that weighs most: by severity, then by remedy, then the earliest."""
         if not self.findings:

@@ -50,9 +50,13 @@ def in_maintenance(case: Case, snapshot: Snapshot) -> str | None:
 
 def unsettled(case: Case, rules: Rules, now: float) -> str | None:
     """A fault of something shared waits for the other nodes' reports before one node is blamed for it."""
-    if case.family in rules.shared_families and now - case.opened_at < rules.shared_settle_s:
-        left = rules.shared_settle_s - (now - case.opened_at)
+    waited = now - case.opened_at
+    if case.family in rules.shared_families and waited < rules.shared_settle_s:
+        left = rules.shared_settle_s - waited
         return f"{case.family} is shared: waiting {left:.0f} s to see whether other nodes report it too"
+    # A rack behind a dead switch goes silent node by node: the first of them must not be ended before the others show it.
+    if case.family == "node" and waited < rules.lost_settle_s:
+        return f"waiting {rules.lost_settle_s - waited:.0f} s to see whether other nodes are lost too"
     return None
 
 

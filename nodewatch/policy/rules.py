@@ -56,6 +56,8 @@ class Rules:
     shared_families: tuple[str, ...] = ("filesystem", "fabric")
     """Faults of things that nodes share: one node's report waits `shared_settle_s` for the others'."""
     shared_settle_s: float = 30.0
+    lost_settle_s: float = 3.0
+    """A lost node waits so long for others: agents report each 2 s, so a cut network shows as a storm by then."""
     replacements_per_hour: int = 10
     failed_replacements_limit: int = 3
     """So many replacements in a row that did not come up healthy stop all further ones (protected mode)."""

@@ -288,3 +288,14 @@ def test_a_mark_that_is_no_number_counts_as_the_sites_default() -> None:
         world.node(world.job(job).nodes[0]).loses_gpu()
         world.run(seconds=10)
         assert world.job(job).restart_count == 1
+
+
+def test_a_rack_that_goes_silent_node_by_node_is_not_replaced() -> None:
+    world = healthy_world(max_out=6)
+    for name in ("n1", "n2", "n3"):
+        world.node(name).crashes()
+        world.run(seconds=1)
+    world.run(minutes=5)
+
+    assert world.story("launch", "terminate", "mark_down", "drain") == []
+    assert any("storm" in why for why in world.reasons("n1"))
