@@ -48,10 +48,6 @@ class SlurmCommands:
                 values[key.strip()] = value.strip()
         return values
 
-    def config_text(self) -> str:
-        """The whole answer of `scontrol show config`."""
-        return self._change("show", "config").stdout
-
     # -- changing -----------------------------------------------------------------------------------------------------
 
     def drain(self, node: str, reason: str) -> None:

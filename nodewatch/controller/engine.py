@@ -7,6 +7,7 @@ the ledger learns from. The same engine runs in the daemon and, on fakes, in `no
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
 import threading
@@ -158,11 +159,8 @@ class Engine:
         fresh = (
             before is None
             or before.verdict is None
-            or (before.boot_id, before.instance_id)
-            != (
-                identity["boot_id"],
-                identity["instance_id"],
-            )
+            or (before.boot_id, before.instance_id) != (identity["boot_id"], identity["instance_id"])
+            or (verdict is not None and before.verdict.shape != verdict.shape)
         )
         accepted = []
         for event_id, kind, data in events:
@@ -171,12 +169,6 @@ class Engine:
                 self._remember(event_id)
                 fresh = True
             accepted.append(event_id)
-        if (
-            before is not None
-            and verdict is not None
-            and (before.verdict is None or before.verdict.shape != verdict.shape)
-        ):
-            fresh = True
         requests = [{"kind": "validate", "key": key} for key in validation_requests(node, self.ledger)]
         return accepted, requests, fresh
 
@@ -296,24 +288,13 @@ class Engine:
         for case in decided.cases:
             self.note("case", {"case": case_to_json(case)})
         for judgement in decided.judgements:
-            self.note(
-                "judged",
-                {
-                    "job_id": judgement.job_id,
-                    "restart_count": judgement.restart_count,
-                    "cause": judgement.cause.value,
-                    "text": judgement.text,
-                    "restarts": judgement.restarts,
-                    "node": judgement.node,
-                },
-            )
+            self.note("judged", {**dataclasses.asdict(judgement), "cause": judgement.cause.value})
         self.held = decided.held
         # Reasons carry countdowns: a second less to wait is no news for the journal.
         shape = frozenset((item.subject, re.sub(r"[0-9.]+", "#", item.why)) for item in decided.held)
         if shape != self._held_shape:
             self._held_shape = shape
-            items = [{"subject": i.subject, "why": i.why, "case_id": i.case_id} for i in decided.held]
-            self.note("held", {"held": items})
+            self.note("held", {"held": [dataclasses.asdict(item) for item in decided.held]})
 
     def _carry_out(self, action: act.Action) -> None:
         self.note("intended", {"action": act.to_json(action)})

@@ -189,10 +189,6 @@ class Ledger:
         """Open cases in the order in which they were opened."""
         return tuple(sorted((c for c in self.cases.values() if c.is_open), key=lambda c: (c.opened_at, c.case_id)))
 
-    def open_case(self, node: str, family: str) -> Case | None:
-        """The open case of one fault family on one node."""
-        return next((c for c in self.open_cases if c.node == node and c.family == family), None)
-
     def is_done(self, key: str) -> bool:
         """Whether the action of that key was carried out."""
         record = self.actions.get(key)

@@ -66,7 +66,7 @@ def storming(family: str, ledger: Ledger, opening: Collection[Case], rules: Rule
     The cool-down runs from the last case that belonged to the storm, since curing one root cause brings nodes back one
     at a time.
     """
-    cases = [c for c in (*ledger.cases.values(), *opening) if c.family == family]
+    cases = [c for c in {**ledger.cases, **{c.case_id: c for c in opening}}.values() if c.family == family]
     span = rules.storm_window_s
     recent = sorted((c.opened_at, c.node) for c in cases if now - c.opened_at <= span + rules.storm_cooldown_s)
     for index, (start, _) in enumerate(recent):
@@ -108,6 +108,6 @@ def replacing(case: Case, ledger: Ledger, snapshot: Snapshot, rules: Rules, now:
     return None
 
 
-def counts_as_out(case: Case, rung_limit: Rung = Rung.OBSERVE) -> bool:
+def counts_as_out(case: Case) -> bool:
     """Whether the case keeps its node out of service now."""
-    return case.is_out and case.rung > rung_limit
+    return case.is_out and case.rung > Rung.OBSERVE

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from nodewatch.model import actions as act
 from nodewatch.model.cluster import SPARE_REASON, AgentView, Snapshot
-from nodewatch.model.health import NodeState, Severity
+from nodewatch.model.health import Severity
 from nodewatch.model.ledger import ActionState, Case, Ledger, Rung, Step
 from nodewatch.policy import guards, spares
 from nodewatch.policy.attempts import blocked, due
@@ -40,7 +40,7 @@ class StepOutcome:
 
     case: Case
     actions: tuple[act.Action, ...] = ()
-    held: tuple[str, ...] = field(default=())
+    held: tuple[str, ...] = ()
 
 
 def advance(case: Case, scene: Scene) -> StepOutcome:
@@ -155,9 +155,9 @@ def _draining(case: Case, scene: Scene) -> StepOutcome:
 def _has_cleared(case: Case, scene: Scene) -> bool:
     """Whether the machine that had the fault is healthy again without our doing."""
     view = _view(case, scene)
-    if case.family == FAMILY or view is None or view.verdict is None or is_silent(view, scene.rules, scene.now):
+    if case.family == FAMILY or view is None or view.verdict is None:
         return False
-    if view.verdict.state not in (NodeState.HEALTHY, NodeState.SUSPECT):
+    if not spares.is_fit(case.node, scene.snapshot, scene.rules, scene.now):
         return False
     return view.verdict.since > case.opened_at and scene.now - view.verdict.since >= scene.rules.healthy_delay_s
 

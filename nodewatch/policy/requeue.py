@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from nodewatch.model.actions import Action, Expedite, FreeNodes, KeepNodes, Requeue
 from nodewatch.model.cluster import SlurmJob, Snapshot
-from nodewatch.model.health import NodeState, Severity
+from nodewatch.model.health import Severity
 from nodewatch.model.ledger import ActionState, Case, Cause, Ledger, MarkedJob
 from nodewatch.model.plan import Held, Judgement
 from nodewatch.policy.attempts import due
-from nodewatch.policy.lost import is_silent
 from nodewatch.policy.rules import Rules
+from nodewatch.policy.spares import is_fit
 
 EXTRA_MARK = "nodewatch:auto-resume="
 _STARTS_SOON_S = 1.0
@@ -164,17 +164,22 @@ def _keep_nodes(job: MarkedJob, seen: SlurmJob, cases: Sequence[Case], snapshot:
 
 def free_kept(ledger: Ledger, rules: Rules, now: float) -> Iterator[FreeNodes]:
     """Reservations of ours to delete: the job was let start, or that did not come about in time."""
-    for key, record in sorted(ledger.actions.items()):
-        if not isinstance(record.action, KeepNodes) or record.state is ActionState.FAILED:
-            continue
-        prefix = key.removesuffix(":keep")
+    # Every reservation ever made stands in the ledger: those already deleted are passed over before anything is searched.
+    kept = sorted(
+        (key.removesuffix(":keep"), record.at, record.action)
+        for key, record in ledger.actions.items()
+        if isinstance(record.action, KeepNodes)
+        and record.state is not ActionState.FAILED
+        and not ledger.is_done(f"{key.removesuffix(':keep')}:free")
+    )
+    for prefix, kept_at, keep in kept:
         expedited = any(
             known.state is ActionState.DONE
             for k, known in ledger.actions.items()
             if k.startswith(f"{prefix}:expedite:")
         )
-        ran_out = now - record.at > 60 * KEEP_MINUTES
-        free = FreeNodes(key=f"{prefix}:free", job_id=record.action.job_id, name=record.action.name)
+        ran_out = now - kept_at > 60 * KEEP_MINUTES
+        free = FreeNodes(key=f"{prefix}:free", job_id=keep.job_id, name=keep.name)
         if (expedited or ran_out) and due(free, ledger, rules, now):
             yield free
 
@@ -230,10 +235,7 @@ def _startable_at(job: MarkedJob, ledger: Ledger) -> float:
 
 def _cleared(node: str, ended_at: float, snapshot: Snapshot, rules: Rules, now: float) -> bool:
     """Whether the node's agent has called it healthy since the job ended."""
-    view = snapshot.agents.get(node)
-    if view is None or view.verdict is None or is_silent(view, rules, now) or view.heard_at < ended_at:
-        return False
-    return view.verdict.state in (NodeState.HEALTHY, NodeState.SUSPECT)
+    return is_fit(node, snapshot, rules, now) and snapshot.agents[node].heard_at >= ended_at
 
 
 def interrupted_without_mark(case: Case, snapshot: Snapshot, ledger: Ledger) -> Iterator[Held]:

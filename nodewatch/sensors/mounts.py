@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodewatch.errors import SensorError
 from nodewatch.model.samples import MountProbe, MountSample
 from nodewatch.sensors.child import Child
 from nodewatch.sensors.reading import Reading
@@ -146,10 +145,3 @@ class MountSensor:
 def _sentence(stderr: str, returncode: int) -> str:
     lines = stderr.strip().splitlines()
     return lines[-1][:300] if lines else f"the probe ended with status {returncode}"
-
-
-def check_paths(paths: Sequence[str]) -> None:
-    """Raise SensorError when one of `paths` is no absolute path: it could never be found among the mounts."""
-    for path in paths:
-        if not path.startswith("/"):
-            raise SensorError(f'{path!r} is no absolute path: write the mount point as mount shows it, such as "/fsx"')
