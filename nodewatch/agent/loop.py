@@ -12,10 +12,10 @@ import random
 import select
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from nodewatch.agent.deep import DeepTool
 from nodewatch.agent.hook_socket import HookRequest, HookSocket
 from nodewatch.agent.metrics import Measurements
 from nodewatch.agent.runner import Cadence, run_check
@@ -23,12 +23,11 @@ from nodewatch.agent.self_drain import SelfDrain
 from nodewatch.agent.spool import Spool
 from nodewatch.agent.state import State, StateFile
 from nodewatch.agent.tally import HookMisses, Tally
-from nodewatch.agent.validation import Answers, Given, Validation, content_of, judge_writes
+from nodewatch.agent.validation import SUITES, Validator
 from nodewatch.agent.wake import WakePipe
-from nodewatch.checks._api import Phase
 from nodewatch.config.agent import CheckSettings
 from nodewatch.errors import SensorError
-from nodewatch.model.health import CheckResult, CheckStatus, Verdict
+from nodewatch.model.health import CheckResult, Finding, Verdict
 from nodewatch.model.samples import KmsgSample
 from nodewatch.policy import verdicts
 from nodewatch.policy.verdicts import HookAnswer, Rules
@@ -64,6 +63,8 @@ class Loop:
         rules: Rules,
         sensors: Sequence[PolledSensor],
         write_sensor: PolledSensor | None,
+        tools: Sequence[DeepTool] = (),
+        not_run: Sequence[tuple[str, str]] = (),
         log: KernelLog,
         hooks: HookSocket,
         spool: Spool,
@@ -78,7 +79,6 @@ class Loop:
         self._checks = checks
         self._rules = rules
         self._sensors = {sensor.name: sensor for sensor in sensors if self._of(sensor)}
-        self._write_sensor = write_sensor
         self._log = log
         self._hooks = hooks
         self._spool = spool
@@ -86,7 +86,15 @@ class Loop:
         self._drain = drain
         self._notifier = notifier
         self._watchdog_s = watchdog_s
-        self._validate_timeout_s = validate_timeout_s
+        self._validator = Validator(
+            host=self,
+            checks=checks,
+            tools=tools,
+            not_run=not_run,
+            writer=write_sensor,
+            timeout_s=validate_timeout_s,
+            clear_after=rules.clear_after,
+        )
         self._misses = HookMisses(hook_misses)
         self._tally = Tally()
         self._memory, self._verdict, _ = verdicts.fold(state.memory, (), time.time(), rules)
@@ -106,9 +114,6 @@ class Loop:
         self._stream_cadence = Cadence(period_s=stream_s, random=chance)
         self._housekeeping = Cadence(period_s=_HOUSEKEEPING_S, random=chance)
         self._fed_at = 0.0
-        self._validation: Validation | None = None
-        self._waiting: list[str] = []
-        self._answers = Answers()
         self._forgotten: list[str] = []
         self._saved = state
 
@@ -116,6 +121,11 @@ class Loop:
     def verdict(self) -> Verdict:
         """The state of the node now. May be read from any thread."""
         return self._verdict
+
+    @property
+    def progress(self) -> dict[str, Any] | None:
+        """How far a validation is; None while there is none. May be read from any thread."""
+        return self._validator.progress(time.monotonic())
 
     @property
     def wake_fd(self) -> int:
@@ -178,14 +188,15 @@ class Loop:
             self._hooks.serve(ready, now, self._decide)
             self._poll_sensors(now)
             self._serve_requests(now)
-            self._advance_validation(now)
+            self._validator.step(now)
             self._advance_drain(now)
             if self._housekeeping.is_due(now):
                 self._keep_house(now)
             self._feed(now)
         self._save()
-        for sensor in self._all_sensors():
+        for sensor in self._sensors.values():
             sensor.close()
+        self._validator.close()
         if self._drain is not None:
             self._drain.close()
 
@@ -193,7 +204,8 @@ class Loop:
         poll = select.poll()
         log_fd = self._log.fileno() if self._streams else None
         fds = [self._wake_pipe.read_fd, *self._hooks.filenos()]
-        fds += [fd for sensor in self._all_sensors() for fd in sensor.filenos()]
+        fds += [fd for sensor in self._sensors.values() for fd in sensor.filenos()]
+        fds += self._validator.filenos()
         fds += [] if log_fd is None else [log_fd]
         fds += self._drain.filenos() if self._drain is not None else ()
         for fd in fds:
@@ -204,16 +216,14 @@ class Loop:
 
     def _next_at(self) -> float:
         times: list[float | None] = [cadence.next_at for cadence in self._cadences.values()]
-        times += [sensor.due_at() for sensor in self._all_sensors()]
-        times += [self._hooks.due_at(), self._housekeeping.next_at]
+        times += [sensor.due_at() for sensor in self._sensors.values()]
+        times += [self._hooks.due_at(), self._housekeeping.next_at, self._validator.due_at()]
         if self._streams:
             times.append(self._stream_cadence.next_at)
             if self._log.is_open and self._log.fileno() is None:
                 times.append(time.monotonic() + _REGULAR_FILE_S)
         if self._watchdog_s is not None:
             times.append(self._fed_at + self._watchdog_s)
-        if self._validation is not None:
-            times.append(self._validation.until)
         if self._drain is not None:
             times.append(self._drain.due_at(self._verdict, self._last_contact()))
         return min((at for at in times if at is not None), default=_NEVER)
@@ -228,7 +238,7 @@ class Loop:
         if not is_due and isinstance(sample, KmsgSample) and not sample.records:
             return
         self._stream_cadence.done(now)
-        self._fold([self._run(each, reading) for each in self._streams])
+        self.fold([self.judge(each, reading) for each in self._streams])
 
     def _log_reading(self, *, look_again: bool) -> Reading:
         try:
@@ -243,27 +253,20 @@ class Loop:
             reading = sensor.result(now)
             if reading is not None:
                 self._judge(sensor, reading, now)
-            wanted = self._validation is not None and self._awaits(self._validation, sensor)
-            if self._cadences[name].is_due(now) or (wanted and name not in self._reading_began):
-                self._begin(sensor, now)
+            wanted = name not in self._reading_began and self._validator.awaits(sensor)
+            if self._cadences[name].is_due(now) or wanted:
+                self.begin(sensor, now)
                 self._cadences[name].done(now)
-        writer = self._write_sensor
-        if writer is None:
-            return
-        reading = writer.result(now)
-        if reading is not None and self._validation is not None:
-            results = judge_writes(self._checks.values(), reading)
-            began = self._reading_began.pop(writer.name + ".write", now)
-            self._validation.take(results, began_at=began, also=writer.name + ".write")
 
-    def _begin(self, sensor: PolledSensor, now: float) -> None:
+    def begin(self, sensor: PolledSensor, now: float) -> None:
+        """Begin a reading of `sensor` unless one is under way."""
         if sensor.name not in self._reading_began:
             self._reading_began[sensor.name] = now
             sensor.start(now)
 
     def _judge(self, sensor: PolledSensor, reading: Reading, now: float) -> None:
         began = self._reading_began.pop(sensor.name, now)
-        validation = self._validation
+        validation = self._validator.now
         results = []
         for each in self._of(sensor):
             name = each.spec.name
@@ -271,18 +274,20 @@ class Loop:
             # A little early is on time: cadences of one sensor and its checks are the same number with a jitter.
             if wanted or began - self._last_run.get(name, -_NEVER) >= 0.8 * each.every_s:
                 self._last_run[name] = began
-                results.append(self._run(each, reading))
-        self._fold(results)
+                results.append(self.judge(each, reading))
+        self.fold(results)
         if validation is not None:
             deep = [result for result in results if result.check in validation.awaited]
             validation.take(deep, began_at=began)
 
-    def _run(self, settings: CheckSettings, reading: Reading) -> CheckResult:
+    def judge(self, settings: CheckSettings, reading: Reading) -> CheckResult:
+        """One check on one reading, counted."""
         result = run_check(settings, reading)
         self._tally.ran(result)
         return result
 
-    def _fold(self, results: Sequence[CheckResult], *, tell: bool = False) -> None:
+    def fold(self, results: Sequence[CheckResult], *, tell: bool = False) -> None:
+        """Results into the verdict; the controller hears of a change, and with `tell` in any case."""
         before = self._memory.held
         self._memory, self._verdict, changed = verdicts.fold(self._memory, results, time.time(), self._rules)
         if changed or tell:
@@ -301,6 +306,10 @@ class Loop:
                 content = {"ask": request.ask, "job": dict(request.job), "reason": answer.reason}
                 self.emit("hook_denied", content)
             _LOG.warning("%s denied: %s", request.ask, answer.reason)
+        elif request.ask == "prolog":
+            self._validator.job_starts(request.job.get("id", "?"), time.monotonic())
+        if request.ask == "epilog":
+            self._validator.job_ended(request.job.get("id", "?"))
         return answer
 
     def _serve_requests(self, now: float) -> None:
@@ -310,23 +319,19 @@ class Loop:
             if not isinstance(key, str) or not key:
                 _LOG.warning("a request of the controller without a key was ignored: %.200r", request)
             elif kind == "validate":
-                self._ask_validation(key, request.get("forget"), now)
+                self._ask_validation(key, request, now)
             elif kind == "forget":
                 self._forget(key, request.get("family"))
             else:
                 _LOG.warning("the controller asks for %.100r, which this agent does not know: update the agent", kind)
-        if self._validation is None and self._waiting:
-            self._start_validation(self._waiting.pop(0), now)
 
-    def _ask_validation(self, key: str, family: object, now: float) -> None:
-        given = self._answers.given(key)
-        if given is not None:
-            if self._answers.may_repeat(key, now) and not self._spool.is_waiting(given.event_id):
-                self._answer_validation(key, given.content, now)
-        elif key not in self._waiting and (self._validation is None or self._validation.key != key):
-            if family is not None:
-                self._forget(key, family)
-            self._waiting.append(key)
+    def _ask_validation(self, key: str, request: Mapping[str, Any], now: float) -> None:
+        suite = request.get("suite", "deep")
+        if suite not in SUITES:
+            _LOG.warning("the controller asks for the suite %.100r, which this agent does not know: update it", suite)
+            return
+        if self._validator.ask(key, suite, now) and request.get("forget") is not None:
+            self._forget(key, request.get("forget"))
 
     def _forget(self, key: str, family: object) -> None:
         if key in self._forgotten:
@@ -337,51 +342,28 @@ class Loop:
             return
         _LOG.info("findings of %s are forgotten after a repair (%s)", family, key)
         self._memory = verdicts.forget(self._memory, None if family == "all" else family)
-        self._fold((), tell=True)
+        self.fold((), tell=True)
         self._save()
 
-    def _start_validation(self, key: str, now: float) -> None:
-        deep = [each for each in self._checks.values() if Phase.DEEP in each.spec.phases]
-        awaited = {each.spec.name for each in deep}
-        self._validation = Validation(key=key, began_at=now, until=now + self._validate_timeout_s, awaited=awaited)
-        reading = self._log_reading(look_again=True)
-        streams = [each for each in deep if each.spec.reads is KmsgSample]
-        results = [self._run(each, reading) for each in streams]
-        self._fold(results)
-        self._validation.take([self._with_standing(result) for result in results], began_at=now)
-        for sensor in self._sensors.values():
-            if self._awaits(self._validation, sensor):
-                self._begin(sensor, now)
-        if self._write_sensor is not None:
-            name = self._write_sensor.name + ".write"
-            self._validation.awaited.add(name)
-            self._reading_began[name] = now
-            self._write_sensor.start(now)
+    def standing(self, check: str) -> tuple[Finding, ...]:
+        """The findings of `check` that stand."""
+        return verdicts.standing_of(self._memory, check)
 
-    def _with_standing(self, result: CheckResult) -> CheckResult:
-        # No new line in the kernel log proves nothing about a fault that an old one announced.
-        standing = verdicts.standing_of(self._memory, result.check)
-        if result.status in (CheckStatus.OK, CheckStatus.FINDINGS) and standing:
-            return replace(result, status=CheckStatus.FINDINGS, findings=standing)
-        return result
+    def log_reading(self) -> Reading:
+        """The kernel log, read now."""
+        return self._log_reading(look_again=True)
 
-    def _advance_validation(self, now: float) -> None:
-        validation = self._validation
-        if validation is None or not validation.is_done(now):
-            return
-        self._validation = None
-        results = validation.finish()
-        content = content_of(validation.key, results)
-        if content["passed"]:
-            # A repair was proved: what is gone must not keep the node out until the next readings say so too.
-            good = [result for result in results if result.status is CheckStatus.OK]
-            for _ in range(self._rules.clear_after):
-                self._fold(good)
-        _LOG.info("validation %s: passed is %s", validation.key, content["passed"])
-        self._answer_validation(validation.key, content, now)
+    def sensors(self) -> Iterable[PolledSensor]:
+        """The polled sensors."""
+        return self._sensors.values()
 
-    def _answer_validation(self, key: str, content: Mapping[str, Any], now: float) -> None:
-        self._answers.keep(key, Given(content=content, event_id=self.emit("validated", content), at=now))
+    def tell(self, content: Mapping[str, Any]) -> str:
+        """The answer to a validation, as an event; returns its id."""
+        return self.emit("validated", content)
+
+    def is_told(self, event_id: str) -> bool:
+        """Whether the controller has accepted that event."""
+        return not self._spool.is_waiting(event_id)
 
     def _advance_drain(self, now: float) -> None:
         if self._drain is None:
@@ -394,7 +376,7 @@ class Loop:
     def _keep_house(self, now: float) -> None:
         self._housekeeping.done(now)
         # Without results: checks that fell silent become unknown, information expires.
-        self._fold(())
+        self.fold(())
         if self._log.position != self._saved.position:
             self._save()
         self._misses.look()
@@ -414,14 +396,6 @@ class Loop:
 
     def _of(self, sensor: PolledSensor) -> list[CheckSettings]:
         return [each for each in self._checks.values() if each.spec.reads is sensor.reads]
-
-    def _awaits(self, validation: Validation, sensor: PolledSensor) -> bool:
-        return any(each.spec.name in validation.awaited for each in self._of(sensor))
-
-    def _all_sensors(self) -> Iterable[PolledSensor]:
-        yield from self._sensors.values()
-        if self._write_sensor is not None:
-            yield self._write_sensor
 
 
 def _outline(verdict: Verdict) -> str:

@@ -177,7 +177,7 @@ def _sender(config: AgentConfig, node: str, boot_id: str, loop: Loop, spool: Spo
     }
 
     def describe() -> dict[str, Any]:
-        return {**header, "sent_at": time.time(), "verdict": loop.verdict.to_json()}
+        return {**header, "sent_at": time.time(), "verdict": loop.verdict.to_json(), "validation": loop.progress}
 
     return Sender(
         link=Link(config.controller_url, seal=munge.encode),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from nodewatch.config.agent import AgentConfig, gpus_expected
+from nodewatch.config.agent import AgentConfig, gpus_expected, nvlinks_expected
 from nodewatch.model.host_samples import BootSample, ClockSample, HostSample, ProcessSample, SpaceSample
 from nodewatch.sensors import machine, procfs
 from nodewatch.sensors.mounts import MountSensor
@@ -21,6 +21,7 @@ def sensors_of(config: AgentConfig, boot_id: str) -> list[PolledSensor]:
             deadline_s=config.nvml_deadline_s,
             expected=gpus_expected(config, machine.first_line(config.instance_type_file)),
             mode=config.nvml,
+            nvlinks=nvlinks_expected(config, machine.first_line(config.instance_type_file)),
         ),
         MountSensor(config.shared_filesystems, deadline_s=config.filesystem_deadline_s),
         *_host(config, boot_id),

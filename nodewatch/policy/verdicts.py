@@ -6,6 +6,8 @@
   flickers does not flap the node.
 * An unknown answer neither opens nor clears anything. It stands beside the findings with its reason.
 * A check that has not answered for `stale_periods` of its periods counts as unknown.
+* A check that answers on demand is never unknown here: whoever asked is told. One good answer of it clears its findings,
+  since a deep diagnostic is not a value that flickers.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ class CheckRule:
 
     lasting: bool
     every_s: float
+    is_on_demand: bool = False
+    """It answers only when it is asked (a deep diagnostic): silence and doubt say nothing of the node then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +123,8 @@ def fold(memory: Memory, results: Sequence[CheckResult], now: float, rules: Rule
         if rule is None:
             continue
         answered[result.check] = now
+        if result.status is CheckStatus.UNKNOWN and rule.is_on_demand:
+            continue
         if result.status is CheckStatus.UNKNOWN:
             unknown[result.check] = result.error or "it gave no reason"
             _interrupt(held, result.check)
@@ -223,7 +229,7 @@ def _read(
     for key, item in list(held.items()):
         if item.check != result.check or item.lasting or key in seen:
             continue
-        if item.readings_without + 1 >= rules.clear_after:
+        if rule.is_on_demand or item.readings_without + 1 >= rules.clear_after:
             del held[key]
         else:
             held[key] = replace(item, readings_without=item.readings_without + 1)
@@ -254,6 +260,8 @@ def _cannot_tell(
 ) -> tuple[tuple[str, str], ...]:
     reasons = dict(unknown)
     for name, rule in rules.checks.items():
+        if rule.is_on_demand:
+            continue
         at = answered.get(name)
         if at is None:
             reasons[name] = "it has not answered yet"
