@@ -108,7 +108,11 @@ class EfaSample:
     devices: tuple[FabricDevice, ...]
     expected: int | None = None
     previous: tuple[FabricDevice, ...] | None = None
+    """A device that is gone stays in it: what it holds beyond `devices` is gone."""
     interval_s: float | None = None
+    """None where `previous` holds only what is gone."""
+    settles_in_s: float = 0.0
+    """For how long devices that are missing may still come: after a boot some appear late."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

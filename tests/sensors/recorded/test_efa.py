@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nodewatch.checks.efa_counters import Thresholds as Rates
 from nodewatch.checks.efa_counters import efa_counters
-from nodewatch.checks.efa_devices import Thresholds, efa_devices
+from nodewatch.checks.efa_devices import efa_devices
 from nodewatch.checks.efa_link import efa_link
 from nodewatch.errors import SensorError
 from nodewatch.model.fabric_samples import EfaSample, NetLink
@@ -62,7 +62,7 @@ def read(path: Path, instance_type: str = "", previous: Path | None = None) -> E
 
 
 def judged(sample: EfaSample) -> list[Finding]:
-    return [*efa_devices(sample, Thresholds()), *efa_link(sample), *efa_counters(sample, Rates())]
+    return [*efa_devices(sample), *efa_link(sample), *efa_counters(sample, Rates())]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_an_empty_directory_is_judged_only_by_what_is_expected(tmp_path: Path) -
     (tmp_path / "infiniband").mkdir()
     with pytest.raises(SensorError):
         read(tmp_path)
-    assert [f.fault for f in efa_devices(read(tmp_path, "p5.48xlarge"), Thresholds())] == ["efa.device_missing"]
+    assert [f.fault for f in efa_devices(read(tmp_path, "p5.48xlarge"))] == ["efa.device_missing"]
 
 
 def test_what_is_no_tree(tmp_path: Path) -> None:
