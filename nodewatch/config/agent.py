@@ -173,6 +173,12 @@ def gpus_expected(config: AgentConfig, detected_type: str) -> int | None:
     return expected_gpus(config.instance_type or detected_type)
 
 
+def nvlinks_expected(config: AgentConfig, detected_type: str) -> int | None:
+    """How many NVLinks each GPU should have, by the configured instance type, else by the detected one; None: not known."""
+    row = TABLE.get(config.instance_type or detected_type)
+    return None if row is None or not row.gpus else row.nvlinks_per_gpu
+
+
 def warnings_of(config: AgentConfig) -> tuple[str, ...]:
     """What is allowed and probably not meant, one sentence each."""
     found = []
