@@ -19,6 +19,24 @@ class EccCounts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GpuProcess:
+    """A program that the driver lists on a GPU."""
+
+    pid: int
+    owner: str
+    """job (of Slurm's, which is on this node), ended_job (which is not any more), agent (a test of ours), other, gone (it
+    ended, and the driver still lists it), or unknown."""
+    name: str = ""
+    uid: int | None = None
+    started: int | None = None
+    """Clock ticks from the boot to its start: with `pid` it names one process and no later one."""
+    age_s: float | None = None
+    job: str | None = None
+    used_mib: int | None = None
+    """Memory of this GPU that it holds; None where the driver does not say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
     """One GPU as NVML describes it. A value is None where the device, or its driver's generation, does not offer it."""
 
@@ -94,6 +112,12 @@ class Gpu:
     mig_enabled: bool | None = None
     mig_pending: bool | None = None
     memory_total_mib: int | None = None
+    memory_used_mib: int | None = None
+    """Without what the driver keeps for itself."""
+    processes: tuple[GpuProcess, ...] | None = None
+    """None where the driver does not list them. They, and the memory in use, were read at most half a minute before."""
+    job_on_node: bool | None = None
+    """Whether Slurm had a job on this node then; None where that was not looked for."""
     inforom_corrupt: bool | None = None
 
     @property

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nodewatch.errors import SensorError
-from nodewatch.model.gpu_samples import EccCounts, Gpu, GpuSample
+from nodewatch.model.gpu_samples import EccCounts, Gpu, GpuProcess, GpuSample
 from nodewatch.sensors.reading import Reading
 
 _START = "import sys; sys.path[:] = sys.argv[1:]; from nodewatch.sensors.nvml_child import main; main()"
@@ -37,7 +37,8 @@ _PLAIN: Mapping[str, type[Any]] = {
     **dict.fromkeys(("hw_thermal_us", "hw_power_brake_us", "performance_state", "utilization_percent"), int),
     **dict.fromkeys(("pcie_generation", "pcie_generation_max", "pcie_width", "pcie_width_max", "pcie_replays"), int),
     **dict.fromkeys(("nvlinks_active", "nvlink_crc_errors", "nvlink_replays", "nvlink_recoveries"), int),
-    "memory_total_mib": int,
+    **dict.fromkeys(("memory_total_mib", "memory_used_mib"), int),
+    "job_on_node": bool,
 }
 """The fields of `Gpu` that travel as they are, and their types."""
 
@@ -86,7 +87,21 @@ def _gpu(item: Mapping[str, Any]) -> Gpu:
         ecc_aggregate=_ecc(item.get("ecc_aggregate")),
         clock_reasons=None if reasons is None else frozenset(str(reason) for reason in reasons),
         nvlinks_inactive=tuple(int(link) for link in item.get("nvlinks_inactive", ())),
+        processes=None if item.get("processes") is None else tuple(_process(one) for one in item["processes"]),
         **values,
+    )
+
+
+def _process(item: Mapping[str, Any]) -> GpuProcess:
+    return GpuProcess(
+        pid=int(item["pid"]),
+        owner=str(item["owner"]),
+        name=str(item.get("name") or ""),
+        uid=_checked(item.get("uid"), int),
+        started=_checked(item.get("started"), int),
+        age_s=None if item.get("age_s") is None else float(item["age_s"]),
+        job=None if item.get("job") is None else str(item["job"]),
+        used_mib=_checked(item.get("used_mib"), int),
     )
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 from typing import Any
 
+from nodewatch.sensors import nvml_processes
 from nodewatch.sensors import nvml_questions as questions
 
 _AGAIN_AFTER_S = 60.0
@@ -32,6 +33,7 @@ class Nvml:
         self._known: dict[int, dict[str, Any]] = {}
         self._seldom: dict[int, tuple[float, dict[str, Any], frozenset[str]]] = {}
         self._failed: set[str] = set()
+        self._owners = nvml_processes.Owners()
 
     def read(self, now: float) -> dict[str, Any]:
         """All GPUs as plain values, or why there are none."""
@@ -78,7 +80,10 @@ class Nvml:
             self._seldom.pop(index, None)
         asked_at, seldom, failed = self._seldom.get(index, (now - _SELDOM_S, {}, frozenset()))
         if now - asked_at >= _SELDOM_S:
-            seldom = questions.now_and_then(nvml, self._ask, handle)
+            seldom = {
+                **questions.now_and_then(nvml, self._ask, handle),
+                **nvml_processes.read(nvml, self._ask, handle, self._owners, now),
+            }
             failed = frozenset(self._failed)
             self._seldom[index] = (now, seldom, failed)
         gpu = {**known, **seldom, "index": index, "is_lost": False, **questions.each_time(self._ask, handle)}
