@@ -37,6 +37,10 @@ def render(answer: Mapping[str, Any]) -> str:
         lines += [f"  finding   {now['finding']}"] if now["finding"] else []
         lines += [f"  unknown   {unknown}" for unknown in now["unknown"]]
         lines += [f"  repair    {c['rung']}, {c['step'].replace('_', ' ')}: {c['why']}" for c in now["cases"]]
+        lines += [f"  checking  {now['checking']}"] if now["checking"] else []
+        if now["tested"]:
+            at = datetime.fromtimestamp(now["tested"]["at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+            lines.append(f"  deep      {'passed' if now['tested']['passed'] else 'failed'} at {at}")
         lines += [f"  jobs      {', '.join(map(str, now['jobs']))}"] if now["jobs"] else []
     else:
         state = "+".join(now["states"]).lower() or "no longer in Slurm's memory"

@@ -15,6 +15,7 @@ _COMMANDS = {
     "status": ("nodewatch.cli.status", "status"),
     "explain": ("nodewatch.cli.explain", "explain"),
     "doctor": ("nodewatch.cli.doctor", "doctor"),
+    "check": ("nodewatch.cli.check", "check"),
     "replay": ("nodewatch.cli.replay", "replay"),
     "lab": ("nodewatch.lab.command", "lab"),
 }
@@ -50,6 +51,7 @@ def root() -> None:
     nodewatch status              the cluster, its cases and its marked jobs
     nodewatch explain n2          what happened to a node, and why
     nodewatch explain 17          what happened to a job, and why
+    nodewatch check --deep n2     test a node as deeply as after a repair
     nodewatch replay --sensor kmsg FILE
                                   what a recording of a machine amounts to
     nodewatch lab up              a rehearsal cluster on this machine

@@ -12,7 +12,7 @@ import logging
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -135,7 +135,7 @@ class Engine:
             "instance_id": str(message.get("instance_id") or ""),
         }
         with self._lock:
-            return self._take(node, identity, verdict, events)
+            return self._take(node, identity, verdict, events, _validating(message.get("validation")))
 
     def _take(
         self,
@@ -143,6 +143,7 @@ class Engine:
         identity: Mapping[str, str],
         verdict: Verdict | None,
         events: list[tuple[str, str, dict[str, Any]]],
+        validating: tuple[str, str],
     ) -> tuple[list[str], list[dict[str, str]], bool]:
         now = self._clock()
         before = self._agents.get(node)
@@ -155,6 +156,8 @@ class Engine:
             boot_id=identity["boot_id"],
             instance_id=identity["instance_id"],
             verdict=verdict if verdict is not None or before is None else before.verdict,
+            validating=validating[0],
+            progress=validating[1],
         )
         fresh = (
             before is None
@@ -169,7 +172,10 @@ class Engine:
                 self._remember(event_id)
                 fresh = True
             accepted.append(event_id)
-        requests = [{"kind": "validate", "key": key} for key in validation_requests(node, self.ledger)]
+        requests = [
+            {"kind": "validate", "key": key, "suite": suite}
+            for key, suite in validation_requests(node, self.ledger, self.rules, now)
+        ]
         return accepted, requests, fresh
 
     def receive_hook(self, message: Mapping[str, Any]) -> None:
@@ -183,6 +189,14 @@ class Engine:
         data["restart_count"] = int(data.get("restart_count") or 0)
         data["node_names"] = expand(str(data.get("nodes") or ""))
         self.note(kind, data)
+
+    def ask_checks(self, nodes: Iterable[str], *, suite: str, by: str) -> Record:
+        """An operator's wish to have `nodes` validated; the planner fulfils it when each is empty."""
+        return self.note("check_asked", {"nodes": sorted(nodes), "suite": suite, "by": by})
+
+    def withdraw_checks(self, nodes: Iterable[str]) -> Record:
+        """The wish is taken back; what an agent runs already it ends by itself."""
+        return self.note("check_withdrawn", {"nodes": sorted(nodes)})
 
     # -- the tick -----------------------------------------------------------------------------------------------------
 
@@ -344,6 +358,17 @@ def _agent_event(event: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:
     if kind == "validated":
         data["key"] = str(event["key"])
     return str(event["id"]), kind, data
+
+
+def _validating(told: object) -> tuple[str, str]:
+    """(key, progress) of the validation that an agent runs; both empty for none, and for what is of another shape."""
+    if not isinstance(told, Mapping) or not isinstance(told.get("key"), str):
+        return "", ""
+    tool, done, of, seconds = (told.get(name) for name in ("tool", "done", "of", "seconds"))
+    if not isinstance(tool, str) or not tool or not isinstance(done, int) or not isinstance(of, int):
+        return told["key"][:300], "reading everything anew"
+    since = f" for {seconds:.0f} s" if isinstance(seconds, int | float) else ""
+    return told["key"][:300], f"{tool[:80]} runs{since} ({done + 1} of {of})"
 
 
 def _check_time(data: Mapping[str, Any]) -> None:

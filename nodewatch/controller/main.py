@@ -22,12 +22,12 @@ from nodewatch.clients.ec2 import Ec2
 from nodewatch.clients.munge import Munge
 from nodewatch.clients.slurm_commands import SlurmCommands
 from nodewatch.config.controller import ControllerConfig, load_controller_config
-from nodewatch.controller import views
 from nodewatch.controller.agents import AgentServer
 from nodewatch.controller.engine import Engine
 from nodewatch.controller.inbox import take_all
 from nodewatch.controller.metrics import EngineCollector
 from nodewatch.controller.operators import OperatorServer
+from nodewatch.controller.questions import Questions
 from nodewatch.errors import ConfigError, JournalError, NodewatchError
 from nodewatch.journal.file import Journal
 from nodewatch.policy.doctor import slurm_problems
@@ -58,7 +58,14 @@ class Controller:
             receive=self._receive,
             metrics=lambda: generate_latest(registry),
         )
-        self._operators = OperatorServer(config.socket, self._answer)
+        questions = Questions(
+            engine,
+            may_act={0, _uid_of(config.slurm_user)},
+            problems=lambda: self._problems,
+            clock=time.time,
+            wake=self._wake.set,
+        )
+        self._operators = OperatorServer(config.socket, questions.answer)
 
     def run(self, notifier: Notifier) -> None:
         """Work until stopped. Raises JournalError when the journal can no longer be written: nothing may be done then."""
@@ -116,18 +123,6 @@ class Controller:
         if is_news:
             self._wake.set()
         return {"v": 1, "accepted": accepted, "requests": requests}
-
-    def _answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
-        engine, now = self._engine, time.time()
-        match question.get("ask"):
-            case "status":
-                return views.status(engine.snapshot, engine.ledger, engine.held, engine.rules, self._problems, now)
-            case "explain":
-                subject = str(question["subject"])
-                records = list(engine.story)
-                return views.explain(subject, engine.snapshot, engine.ledger, engine.held, engine.rules, records, now)
-            case other:
-                return {"error": f"not a question that this release knows: {other!r}"}
 
     def _look_at_setup(self) -> None:
         try:

@@ -6,7 +6,9 @@ import contextlib
 import json
 import logging
 import os
+import socket
 import socketserver
+import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,12 @@ from typing import Any
 _log = logging.getLogger(__name__)
 _MOST_BYTES = 65536
 
-Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+Answer = Callable[[Mapping[str, Any], int], Mapping[str, Any]]
+"""(question, uid of who asks) -> answer."""
 
 
 class OperatorServer(socketserver.ThreadingUnixStreamServer):
-    """Answers questions that change nothing, hence to anyone on the machine."""
+    """Answers anyone on the machine; what may be asked for by whom is the answer's business, which is told who asks."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -45,7 +48,12 @@ class _Handler(socketserver.StreamRequestHandler):
             line = self.rfile.readline(_MOST_BYTES)
             try:
                 question = json.loads(line)
-                answer = self.server.answer(question)
+                answer = self.server.answer(question, self._uid())
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 answer = {"error": f"not a question that this release knows: {error}"}
             self.wfile.write(json.dumps(answer, default=str).encode() + b"\n")
+
+    def _uid(self) -> int:
+        # The kernel says who is at the other end: nothing that a client writes can change it.
+        credentials = self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return int(struct.unpack("3i", credentials)[1])

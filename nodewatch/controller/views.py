@@ -7,9 +7,10 @@ from typing import Any
 
 from nodewatch.journal.story import sentences
 from nodewatch.model.cluster import Snapshot
-from nodewatch.model.ledger import Case, Ledger
+from nodewatch.model.ledger import Case, Ledger, Tested
 from nodewatch.model.plan import Held
 from nodewatch.model.records import Record
+from nodewatch.policy.deep_checks import is_pending
 from nodewatch.policy.lost import is_silent
 from nodewatch.policy.requeue import limit_of
 from nodewatch.policy.rules import Rules
@@ -63,6 +64,34 @@ def explain(
     }
 
 
+def check_status(
+    key: str,
+    snapshot: Snapshot,
+    ledger: Ledger,
+    held: Sequence[Held],
+    rules: Rules,
+    records: Sequence[Record],
+    now: float,
+) -> dict[str, Any]:
+    """How far the validation that an operator asked for with `key` is: `waiting`, `running`, `ended` or `gone`."""
+    node = key.split(":")[1] if key.count(":") >= 2 else ""
+    view = snapshot.agents.get(node)
+    runs = {k: run for k, run in ledger.check_runs.items() if k.startswith(f"{key}.")}
+    pending = any(is_pending(run, rules, now) for run in runs.values())
+    ended = next((r for r in reversed(records) if r.kind == "validated" and r.data.get("key") in runs), None)
+    told: dict[str, Any] = {"key": key, "node": node, "state": "gone", "why": "the wish was withdrawn or replaced"}
+    if key in ledger.check_wishes:
+        if not pending:
+            whys = [item.why for item in held if item.subject == node and "checks were asked for" in item.why]
+            return {**told, "state": "waiting", "why": "; ".join(whys) or "the agent has not been asked yet"}
+        is_seen = view is not None and view.validating in runs
+        return {**told, "state": "running", "why": view.progress if view and is_seen else "the agent was asked"}
+    if ended is not None:
+        answer = {name: ended.data.get(name) for name in ("passed", "seconds", "results", "not_run", "suite")}
+        return {**told, "state": "ended", "why": "", **answer}
+    return told
+
+
 def _node(
     name: str, snapshot: Snapshot, ledger: Ledger, held: Sequence[Held], rules: Rules, now: float
 ) -> dict[str, Any]:
@@ -92,8 +121,16 @@ def _node(
         "instance": view.instance_id if view else "",
         "cases": [_case(case) for case in cases],
         "held": [item.why for item in held if item.subject == name],
+        "checking": view.progress if view is not None and view.validating else "",
+        "tested": _tested(ledger.tested.get(name)),
         "jobs": [job.job_id for job in snapshot.jobs_on(name)],
     }
+
+
+def _tested(tested: Tested | None) -> Mapping[str, Any] | None:
+    if tested is None:
+        return None
+    return {"at": tested.at, "passed": tested.passed, "instance": tested.instance_id}
 
 
 def _case(case: Case) -> Mapping[str, Any]:

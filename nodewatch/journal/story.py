@@ -34,7 +34,10 @@ def _about_node(record: Record, node: str | None) -> str | None:
                 None: "the deep checks could not tell",
             }
             passed = data.get("passed")
-            return words[passed if isinstance(passed, bool) else None] + _failures(data)
+            way = f", they gave way to job {data['gave_way_to']}" if data.get("gave_way_to") else ""
+            return words[passed if isinstance(passed, bool) else None] + way + _failures(data)
+        case "check_asked" if node in data["nodes"]:
+            return f"{data['suite']} checks were asked for by {data.get('by') or 'an operator'}"
         case "hook_denied" if data.get("node") == node:
             return f"a job was turned away: {data.get('reason', '')}"
         case "drained_self" if data.get("node") == node:

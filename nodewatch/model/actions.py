@@ -142,6 +142,19 @@ class ReturnToService:
     node: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeepCheck:
+    """Ask the agent of a node to validate it. Nothing changes by asking; the answer is the agent's event `validated`."""
+
+    key: str
+    node: str
+    suite: str
+    """`quick` or `deep` (docs/interfaces.md section 4)."""
+    why: str
+    """`operator`, `first_boot` or `sweep`."""
+    instance_id: str = ""
+
+
 Action = (
     Drain
     | MarkDown
@@ -156,6 +169,7 @@ Action = (
     | Terminate
     | Repoint
     | ReturnToService
+    | DeepCheck
 )
 
 _KINDS: dict[str, Callable[..., Action]] = {
@@ -172,6 +186,7 @@ _KINDS: dict[str, Callable[..., Action]] = {
     "terminate": Terminate,
     "repoint": Repoint,
     "return_to_service": ReturnToService,
+    "deep_check": DeepCheck,
 }
 _WORDS: dict[Any, str] = {kind: word for word, kind in _KINDS.items()}
 
@@ -231,3 +246,5 @@ def describe(action: Action) -> str:
             return f"give {node} the address {address}"
         case ReturnToService(node=node):
             return f"return {node} to service"
+        case DeepCheck(node=node, suite=suite, why=why):
+            return f"ask for {suite} checks of {node} ({why.replace('_', ' ')})"

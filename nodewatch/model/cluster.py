@@ -188,6 +188,10 @@ class AgentView:
     instance_id: str
     verdict: Verdict | None
     """None until the agent has given one since the controller started."""
+    validating: str = ""
+    """The key of the validation that it runs now, empty while it runs none."""
+    progress: str = ""
+    """How far that is, as an operator reads it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

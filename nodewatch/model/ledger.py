@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nodewatch.model.actions import Action
+from nodewatch.model.actions import Action, DeepCheck
 from nodewatch.model.health import Severity
 
 
@@ -169,6 +169,56 @@ class KnownAgent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Validated:
+    """An agent's answer to one validation. `passed` is None where it could not be told."""
+
+    at: float
+    passed: bool | None
+    faults: tuple[str, ...] = ()
+    """`<fault> on <subject>` of each finding that is degraded or worse."""
+    doubts: tuple[str, ...] = ()
+    """`<check>: <why>` of each check that could not tell."""
+    gave_way_to: str = ""
+    """The job for which the long diagnostics were stopped; empty when they were not."""
+
+    @property
+    def outline(self) -> str:
+        """What is behind it, in a few words; empty for a plain pass."""
+        told = self.faults if self.passed is False else self.doubts
+        more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+        return "; ".join(told[:3]) + more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckWish:
+    """An operator's wish to have a node validated, until it was. Its validations have keys that begin with `key`."""
+
+    key: str
+    node: str
+    suite: str
+    at: float
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckRun:
+    """A validation outside of any repair, asked of an agent."""
+
+    action: DeepCheck
+    at: float
+    answer: Validated | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tested:
+    """The last deep validation of a machine that came to a clear answer."""
+
+    instance_id: str
+    at: float
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
     """The controller's whole memory. Every field follows from the journal alone."""
 
@@ -177,8 +227,14 @@ class Ledger:
     jobs: Mapping[int, MarkedJob] = field(default_factory=dict)
     actions: Mapping[str, ActionRecord] = field(default_factory=dict)
     agents: Mapping[str, KnownAgent] = field(default_factory=dict)
-    validations: Mapping[str, bool | None] = field(default_factory=dict)
-    """Answers to validation requests by key; None is 'could not be told'."""
+    validations: Mapping[str, Validated] = field(default_factory=dict)
+    """Answers to the validations of open cases by key."""
+    check_wishes: Mapping[str, CheckWish] = field(default_factory=dict)
+    """By key, until they are fulfilled or withdrawn."""
+    check_runs: Mapping[str, CheckRun] = field(default_factory=dict)
+    """By key; of those that ended the last few hundred."""
+    tested: Mapping[str, Tested] = field(default_factory=dict)
+    """By node."""
     replacements: tuple[float, ...] = ()
     """When instances were launched, the last hundred."""
     failed_replacements: int = 0

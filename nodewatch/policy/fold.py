@@ -8,12 +8,28 @@ from typing import Any
 
 from nodewatch.model import actions as act
 from nodewatch.model.health import Severity, severity_of
-from nodewatch.model.ledger import ActionRecord, ActionState, Case, Cause, KnownAgent, Ledger, MarkedJob, Rung, Step
+from nodewatch.model.ledger import (
+    ActionRecord,
+    ActionState,
+    Case,
+    Cause,
+    CheckRun,
+    CheckWish,
+    KnownAgent,
+    Ledger,
+    MarkedJob,
+    Rung,
+    Step,
+    Tested,
+    Validated,
+)
 from nodewatch.model.records import Record
 
 _CLOSED_CASES_KEPT = 2000
 _JOBS_KEPT = 5000
 _ACTIONS_KEPT = 20000
+_CHECK_RUNS_KEPT = 500
+_KEEPS_OUT = frozenset({Severity.DEGRADED.word, Severity.FATAL.word})
 
 
 def fold(ledger: Ledger, records: Iterable[Record]) -> Ledger:
@@ -56,9 +72,71 @@ def _agent(ledger: Ledger, record: Record) -> Ledger:
 
 
 def _validated(ledger: Ledger, record: Record) -> Ledger:
+    key = str(record.data["key"])
+    answer = _answer(record)
+    node, instance = str(record.data.get("node", "")), str(record.data.get("instance_id", ""))
+    if answer.passed is not None and record.data.get("suite") == "deep":
+        tested = Tested(instance_id=instance, at=record.at, passed=answer.passed)
+        ledger = dataclasses.replace(ledger, tested={**ledger.tested, node: tested})
+    run = ledger.check_runs.get(key)
+    if run is None:
+        case = ledger.cases.get(key.partition(":")[0])
+        if case is None or not case.is_open:
+            return ledger
+        return dataclasses.replace(ledger, validations={**ledger.validations, key: answer})
+    runs = {**ledger.check_runs, key: dataclasses.replace(run, answer=answer)}
+    ended = [known for known in runs.values() if known.answer is not None]
+    if len(ended) > _CHECK_RUNS_KEPT:
+        del runs[min(ended, key=lambda known: known.at).action.key]
+    wishes = ledger.check_wishes
+    if not answer.gave_way_to:
+        wishes = {k: wish for k, wish in wishes.items() if not key.startswith(f"{wish.key}.")}
+    return dataclasses.replace(ledger, check_runs=runs, check_wishes=wishes)
+
+
+def _answer(record: Record) -> Validated:
     passed = record.data.get("passed")
-    answers = {**ledger.validations, str(record.data["key"]): passed if isinstance(passed, bool) else None}
-    return dataclasses.replace(ledger, validations=answers)
+    faults: list[str] = []
+    doubts: list[str] = []
+    results = record.data.get("results")
+    # An agent wrote this: what has another shape is left out, since a record that cannot be folded stops the controller.
+    for result in results if isinstance(results, list) else ():
+        if not isinstance(result, Mapping):
+            continue
+        found = result.get("findings")
+        faults += [
+            f"{finding.get('fault')} on {finding.get('subject')}"
+            for finding in (found if isinstance(found, list) else ())
+            if isinstance(finding, Mapping) and finding.get("severity") in _KEEPS_OUT
+        ]
+        if result.get("status") == "unknown":
+            doubts.append(f"{result.get('check')}: {result.get('error')}"[:300])
+    return Validated(
+        at=record.at,
+        passed=passed if isinstance(passed, bool) else None,
+        faults=tuple(dict.fromkeys(faults))[:20],
+        doubts=tuple(doubts)[:20],
+        gave_way_to=str(record.data.get("gave_way_to") or ""),
+    )
+
+
+def _check_asked(ledger: Ledger, record: Record) -> Ledger:
+    wishes = dict(ledger.check_wishes)
+    for node in record.data["nodes"]:
+        key = f"deep:{node}:{int(record.at)}"
+        wish = CheckWish(
+            key=key, node=str(node), suite=str(record.data["suite"]), at=record.at, by=str(record.data.get("by", ""))
+        )
+        # The newest wish for a node takes the place of an older one that waits.
+        wishes = {k: known for k, known in wishes.items() if known.node != wish.node}
+        wishes[key] = wish
+    return dataclasses.replace(ledger, check_wishes=wishes)
+
+
+def _check_withdrawn(ledger: Ledger, record: Record) -> Ledger:
+    nodes = set(record.data["nodes"])
+    wishes = {key: wish for key, wish in ledger.check_wishes.items() if wish.node not in nodes}
+    return dataclasses.replace(ledger, check_wishes=wishes)
 
 
 def _job_started(ledger: Ledger, record: Record) -> Ledger:
@@ -138,6 +216,8 @@ def _case(ledger: Ledger, record: Record) -> Ledger:
         # Nothing asks for the actions of a closed case again; kept, they would make every fold of a long journal slower.
         prefix = f"{case.case_id}:"
         actions = {key: known for key, known in actions.items() if not key.startswith(prefix)}
+        answers = {key: known for key, known in ledger.validations.items() if not key.startswith(prefix)}
+        ledger = dataclasses.replace(ledger, validations=answers)
     failed = ledger.failed_replacements
     if before is not None and case.attempt > before.attempt and before.rung is Rung.REPLACE:
         failed += 1
@@ -166,6 +246,9 @@ def _done(ledger: Ledger, record: Record) -> Ledger:
     if isinstance(action, act.Launch):
         launches = (*ledger.replacements, record.at)[-100:]
         return dataclasses.replace(ledger, replacements=launches)
+    if isinstance(action, act.DeepCheck):
+        runs = {**ledger.check_runs, action.key: CheckRun(action=action, at=record.at)}
+        return dataclasses.replace(ledger, check_runs=runs)
     if isinstance(action, act.Expedite) and action.job_id in ledger.jobs:
         return _with_job(ledger, dataclasses.replace(ledger.jobs[action.job_id], excluded=action.ours))
     return ledger
@@ -197,6 +280,8 @@ _HANDLERS = {
     "hello": _agent,
     "verdict": _agent,
     "validated": _validated,
+    "check_asked": _check_asked,
+    "check_withdrawn": _check_withdrawn,
     "job_started": _job_started,
     "job_ended": _job_ended,
     "judged": _judged,

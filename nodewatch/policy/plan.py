@@ -14,7 +14,7 @@ from nodewatch.model.cluster import SlurmNode, Snapshot
 from nodewatch.model.health import Finding, NodeState, Remedy, Severity, StandingFinding
 from nodewatch.model.ledger import Case, Ledger, Rung, Step
 from nodewatch.model.plan import Held, Judgement, Plan
-from nodewatch.policy import guards, repair, requeue, spares, verbs
+from nodewatch.policy import deep_checks, guards, repair, requeue, spares, verbs
 from nodewatch.policy.attempts import due
 from nodewatch.policy.ladder import opening_rung
 from nodewatch.policy.lost import is_silent, lost_nodes
@@ -50,22 +50,27 @@ def plan(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Plan:
     ]
     actions += requeue.free_kept(ledger, rules, now)
     actions += [a for a in spares.top_up(snapshot, ledger, rules, now) if due(a, ledger, rules, now)]
+    checks = deep_checks.wanted(snapshot, ledger, cases.values(), rules, now)
+    actions += checks.by_itself
+    held += checks.held
     brake = guards.observing(rules)
     if brake is not None:
         held += [Held(subject=_subject(action), why=f"{brake}; would {act.describe(action)}") for action in actions]
         actions = []
+    actions += checks.for_operators
     changed = tuple(case for case_id, case in sorted(cases.items()) if ledger.cases.get(case_id) != case)
     return Plan(cases=changed, judgements=tuple(judgements), actions=tuple(actions), held=tuple(held))
 
 
-def validation_requests(node: str, ledger: Ledger) -> tuple[str, ...]:
-    """The keys of the deep checks that the agent of `node` is asked to run now. They follow from the ledger alone, so a
+def validation_requests(node: str, ledger: Ledger, rules: Rules, now: float) -> tuple[tuple[str, str], ...]:
+    """(key, suite) of the checks that the agent of `node` is asked to run now. They follow from the ledger alone, so a
     restarted controller asks again by itself."""
-    return tuple(
-        repair.validation_key(case, ledger)
+    cases = tuple(
+        (repair.validation_key(case, ledger), "deep")
         for case in ledger.open_cases
         if case.node == node and case.step is Step.VALIDATING
     )
+    return cases + deep_checks.requests(node, ledger, rules, now)
 
 
 def _faults(snapshot: Snapshot, rules: Rules, now: float) -> Faults:

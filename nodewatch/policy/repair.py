@@ -238,16 +238,29 @@ def _terminate_old(case: Case, scene: Scene) -> act.Terminate | None:
 
 def _validating(case: Case, scene: Scene) -> StepOutcome:
     key = validation_key(case, scene.ledger)
-    answers = {k: passed for k, passed in scene.ledger.validations.items() if k.startswith(_validation_prefix(case))}
-    if True in answers.values():
+    prefix = _validation_prefix(case)
+    answers = [answer for k, answer in sorted(scene.ledger.validations.items()) if k.startswith(prefix)]
+    if any(answer.passed for answer in answers):
         return _moved(case, Step.RETURNING, scene, "the deep checks passed")
-    if False in answers.values():
-        return _new_attempt(case, scene, "the deep checks failed")
-    if scene.now - case.step_at > scene.rules.validate_timeout_s:
-        return _new_attempt(case, scene, f"no answer of the deep checks within {scene.rules.validate_timeout_s:.0f} s")
-    tries = len(answers)
-    doubt = f" ({tries} times it could not be told)" if tries else ""
-    return StepOutcome(case=case, held=(f"waiting for the deep checks ({key}){doubt}",))
+    failed = next((answer for answer in answers if answer.passed is False), None)
+    if failed is not None:
+        evidence = {**case.evidence, "deep_checks": list(failed.faults)}
+        return _new_attempt(
+            dataclasses.replace(case, evidence=evidence), scene, f"the deep checks failed ({failed.outline})"
+        )
+    view = _view(case, scene)
+    is_running = view is not None and view.validating.startswith(prefix) and not is_silent(view, scene.rules, scene.now)
+    waited_s = scene.now - max([case.step_at, *(answer.at for answer in answers)])
+    limit_s = scene.rules.check_timeout_s if is_running else scene.rules.validate_timeout_s
+    if answers and scene.now - case.step_at > scene.rules.validate_timeout_s and not is_running:
+        # Nothing was found against this machine: another one would not make a missing tool appear.
+        doubt = f"the deep checks could not tell, {len(answers)} times ({answers[-1].outline})"
+        return _moved(case, Step.WAITING_FOR_HUMAN, scene, doubt)
+    if waited_s > limit_s:
+        return _new_attempt(case, scene, f"no answer of the deep checks within {limit_s:.0f} s")
+    doubt = f" ({len(answers)} times it could not be told: {answers[-1].outline})" if answers else ""
+    progress = f": {view.progress}" if view is not None and is_running and view.progress else ""
+    return StepOutcome(case=case, held=(f"waiting for the deep checks ({key}){progress}{doubt}",))
 
 
 def _validation_prefix(case: Case) -> str:

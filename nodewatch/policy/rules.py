@@ -66,6 +66,13 @@ class Rules:
     launch_timeout_s: float = 1200.0
     """From the launch until the new machine's agent is heard. HyperPod's replacements take 20 to 30 min (field notes 6.3)."""
     validate_timeout_s: float = 900.0
+    """Without a sign of life of the deep checks for so long, the try has failed."""
+    check_timeout_s: float = 14400.0
+    """The deep checks of a machine take at most so long. DCGM's longest level takes 45 to 135 min (field notes 3.5)."""
+    sweep_every_s: float = 604800.0
+    """Idle nodes run the deep checks so often, and at their first boot; 0: never."""
+    sweep_at_once: int = 2
+    """So many nodes at a time."""
     reboot_timeout_s: float = 900.0
     healthy_delay_s: float = 60.0
     """A repaired node counts as cured after so long without the fault."""

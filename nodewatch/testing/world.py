@@ -114,7 +114,9 @@ class World:
         self.boot_s = boot_s
         names = tuple(f"n{index}" for index in range(1, nodes + 1))
         group = Group(name="compute", nodes=names, partition="train", spares=spares, launch_template="compute")
-        self.rules = dataclasses.replace(rules or Rules(mode="act", max_out_share=1.0), groups=(group,))
+        self.rules = dataclasses.replace(
+            rules or Rules(mode="act", max_out_share=1.0, sweep_every_s=0.0), groups=(group,)
+        )
         self._machines: dict[str, Machine] = {}
         self._marks: dict[int, str | None] = {}
         self.hooks: list[dict[str, object]] = []
@@ -308,6 +310,8 @@ class World:
             for request in requests:
                 if request["key"] not in machine.answered:
                     machine.answered.add(request["key"])
+                    running = [str(j.job_id) for j in self.slurm.job_table.values() if j.is_running and name in j.nodes]
+                    job = running[0] if running and request["suite"] == "deep" else ""
                     machine.sequence += 1
                     machine.pending.append(
                         {
@@ -315,7 +319,9 @@ class World:
                             "at": self.clock(),
                             "kind": "validated",
                             "key": request["key"],
-                            "passed": machine.deep_checks if not machine.findings else False,
+                            "suite": request["suite"],
+                            "passed": None if job else (machine.deep_checks if not machine.findings else False),
+                            "gave_way_to": job,
                         }
                     )
 

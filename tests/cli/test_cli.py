@@ -16,12 +16,12 @@ import pytest
 
 from nodewatch import __version__
 from nodewatch.cli.table import table
-from nodewatch.controller import views
 from nodewatch.controller.operators import OperatorServer
+from nodewatch.controller.questions import Questions
 from nodewatch.policy.rules import Rules
 from nodewatch.testing import World
 
-Serve = Callable[[World], Path]
+Serve = Callable[..., Path]
 
 
 def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -30,27 +30,21 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
     return subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False, env=env)
 
 
-def answerer(world: World) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
-    """What the daemon answers, with the world's clock for the time of day."""
-
-    def answer(question: Mapping[str, Any]) -> Mapping[str, Any]:
-        engine, now = world.engine, world.clock()
-        if question["ask"] == "status":
-            return views.status(engine.snapshot, engine.ledger, engine.held, engine.rules, [], now)
-        subject = str(question["subject"])
-        story = list(engine.story)
-        return views.explain(subject, engine.snapshot, engine.ledger, engine.held, engine.rules, story, now)
-
-    return answer
+def answerer(world: World, *, may_act: set[int]) -> Callable[[Mapping[str, Any], int], Mapping[str, Any]]:
+    """The daemon's answers, with the world's clock for the time of day."""
+    questions = Questions(
+        world.engine, may_act=may_act, problems=list, clock=world.clock, wake=lambda: world.run(seconds=3)
+    )
+    return questions.answer
 
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
     servers: list[OperatorServer] = []
 
-    def start(world: World) -> Path:
+    def start(world: World, may_act: set[int] | None = None) -> Path:
         path = tmp_path / f"controller-{len(servers)}.sock"
-        servers.append(OperatorServer(path, answerer(world)))
+        servers.append(OperatorServer(path, answerer(world, may_act={os.getuid()} if may_act is None else may_act)))
         kwargs = {"poll_interval": 0.02}
         threading.Thread(target=servers[-1].serve_forever, kwargs=kwargs, daemon=True).start()
         return path
@@ -308,3 +302,48 @@ def test_the_commands_that_there_are() -> None:
 def test_columns_are_as_wide_as_their_widest_cell() -> None:
     assert table(("A", "LONG"), [("wide", "x"), ("b", "")]) == "A     LONG\nwide  x\nb"
     assert table(("A", "B"), []) == "A  B"
+
+
+def test_check_waits_for_the_answer_and_says_what_failed(serve: Serve) -> None:
+    world = World(nodes=3, spares=0)
+    world.run(seconds=5)
+    socket = serve(world)
+    done = run("check", "--deep", "n[1-2]", "--socket", socket)
+
+    assert (done.returncode, done.stdout.count("passed")) == (0, 2), done.stderr
+    assert columns(done.stdout, "n1")[1] == "passed"
+
+    world.node("n2").deep_checks = False
+    world.clock.advance(1)
+    done = run("check", "--deep", "n1", "n2", "--json", "--socket", socket)
+
+    answers = {each["node"]: each["passed"] for each in json.loads(done.stdout)["checks"]}
+    assert (done.returncode, answers) == (1, {"n1": True, "n2": False})
+
+
+def test_check_of_a_busy_node_waits_and_can_be_withdrawn(serve: Serve) -> None:
+    world = World(nodes=2, spares=0)
+    world.run(seconds=5)
+    job = world.submit(nodes=1, auto_resume=None)
+    world.run(seconds=5)
+    socket = serve(world)
+
+    assert run("check", "--deep", "--no-wait", "n1", "--socket", socket).stdout == "asked for deep checks of n1\n"
+    assert world.reasons("n1") == [f"deep checks were asked for: n1 is busy with {job}"]
+    assert run("check", "--withdraw", "n1", "--socket", socket).stdout == "withdrawn: n1\n"
+    assert world.reasons("n1") == []
+    assert "deep_check" not in world.story()
+
+
+def test_check_is_refused_to_those_who_may_only_look_and_for_unknown_nodes(serve: Serve) -> None:
+    world = World(nodes=2, spares=0)
+    world.run(seconds=5)
+    done = run("check", "n1", "--socket", serve(world, may_act=set()))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "may look and not act: run this as root or as SlurmUser" in done.stderr
+    assert world.engine.ledger.check_wishes == {}
+
+    done = run("check", "n[1-9]", "--socket", serve(world))
+    assert done.returncode == 2
+    assert "no node n3, n4, n5, n6, n7 is known" in done.stderr
+    assert world.engine.ledger.check_wishes == {}

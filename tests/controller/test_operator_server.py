@@ -15,7 +15,7 @@ import pytest
 from nodewatch.controller.operators import OperatorServer
 
 
-def answer(question: Mapping[str, Any]) -> Mapping[str, Any]:
+def answer(question: Mapping[str, Any], _uid: int) -> Mapping[str, Any]:
     return {"asked": question["ask"], "path": Path("/a")} if question.get("ask") != "other" else {"error": "no"}
 
 

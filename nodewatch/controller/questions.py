@@ -1,0 +1,110 @@
+"""What operators ask on the controller's socket: anyone may look, only root and SlurmUser may ask for something to be done."""
+
+from __future__ import annotations
+
+import pwd
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from nodewatch.controller import views
+from nodewatch.controller.engine import Engine
+from nodewatch.errors import JournalError
+from nodewatch.model.hostlist import expand
+
+
+class Questions:
+    """The answers of one controller. `wake` lets it look at once after a wish."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        may_act: Collection[int],
+        problems: Callable[[], Sequence[str]],
+        clock: Callable[[], float],
+        wake: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._may_act = frozenset(may_act)
+        self._problems = problems
+        self._clock = clock
+        self._wake = wake
+
+    def answer(self, question: Mapping[str, Any], uid: int) -> Mapping[str, Any]:
+        """The answer to `question` of the user `uid`. Raises KeyError or TypeError for a question of another shape."""
+        engine, now = self._engine, self._clock()
+        match question.get("ask"):
+            case "status":
+                return views.status(engine.snapshot, engine.ledger, engine.held, engine.rules, self._problems(), now)
+            case "explain":
+                subject = str(question["subject"])
+                records = list(engine.story)
+                return views.explain(subject, engine.snapshot, engine.ledger, engine.held, engine.rules, records, now)
+            case "check":
+                return self._acting(uid, lambda: self._check(question, uid))
+            case "withdraw_check":
+                return self._acting(uid, lambda: self._withdraw(question))
+            case "check_status":
+                keys = [str(key) for key in question["keys"]]
+                return {
+                    "checks": [
+                        views.check_status(
+                            key, engine.snapshot, engine.ledger, engine.held, engine.rules, list(engine.story), now
+                        )
+                        for key in keys
+                    ]
+                }
+            case other:
+                return {"error": f"not a question that this release knows: {other!r}"}
+
+    def _acting(self, uid: int, act: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+        if uid not in self._may_act:
+            return {"error": f"{_name_of(uid)} may look and not act: run this as root or as SlurmUser"}
+        try:
+            answer = act()
+        except JournalError as error:
+            return {"error": f"{error}: nothing was done"}
+        self._wake()
+        return answer
+
+    def _nodes(self, question: Mapping[str, Any]) -> list[str]:
+        """The node names that the question means. Raises ValueError with one sentence."""
+        known = {*self._engine.snapshot.nodes, *self._engine.snapshot.agents}
+        names: list[str] = []
+        for item in question["nodes"]:
+            names += expand(str(item))
+        unknown = sorted(set(names) - known)
+        if unknown:
+            raise ValueError(
+                f"no node {', '.join(unknown[:5])} is known to Slurm or by its agent: `sinfo` lists the names"
+            )
+        if not names:
+            raise ValueError("no node was named: give a hostlist such as n[1-4]")
+        return sorted(set(names))
+
+    def _check(self, question: Mapping[str, Any], uid: int) -> Mapping[str, Any]:
+        suite = question.get("suite", "deep")
+        if suite not in ("quick", "deep"):
+            return {"error": f"the suite {suite!r} is not known: ask for quick or deep"}
+        try:
+            names = self._nodes(question)
+        except ValueError as error:
+            return {"error": str(error)}
+        record = self._engine.ask_checks(names, suite=suite, by=_name_of(uid))
+        return {"keys": [f"deep:{name}:{int(record.at)}" for name in names], "nodes": names, "suite": suite}
+
+    def _withdraw(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            names = self._nodes(question)
+        except ValueError as error:
+            return {"error": str(error)}
+        asked = {wish.node for wish in self._engine.ledger.check_wishes.values()}
+        self._engine.withdraw_checks(names)
+        return {"withdrawn": sorted(asked.intersection(names))}
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
