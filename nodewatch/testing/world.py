@@ -126,6 +126,7 @@ class World:
             self._machines[name] = Machine(world=self, name=name, instance_id=instance.instance_id, since=self.clock())
         self.engine = self._engine()
         self.drop_events = False
+        self._looked_at = 0
         self.slurm.watch = self.ec2.watch = self._check_touch
 
     # -- what happens -------------------------------------------------------------------------------------------------
@@ -208,6 +209,7 @@ class World:
         self._check_blast_radius()
         self._check_one_machine_a_name()
         self._check_budgets()
+        self._check_deep_checks_find_empty_nodes()
         if not self.slurm.outage and not self.journal.full:
             snapshot = self.engine.snapshot
             again = plan(snapshot, self.engine.ledger, self.rules, self.clock())
@@ -246,6 +248,14 @@ class World:
         for job in self.engine.ledger.jobs.values():
             limit = limit_of(job, self.rules)
             assert job.requeues <= limit, f"job {job.job_id} was requeued {job.requeues} times, the limit is {limit}"
+
+    def _check_deep_checks_find_empty_nodes(self) -> None:
+        new, self._looked_at = self.journal.records[self._looked_at :], len(self.journal.records)
+        for record in new:
+            action = record.data.get("action") if record.kind == "done" else None
+            if action and action["action"] == "deep_check" and action["suite"] == "deep":
+                jobs = [j.job_id for j in self.slurm.job_table.values() if j.is_running and action["node"] in j.nodes]
+                assert not jobs, f"deep checks were asked of {action['node']} under the jobs {jobs}"
 
     # -- below --------------------------------------------------------------------------------------------------------
 

@@ -36,7 +36,14 @@ class Histories(RuleBasedStateMachine):
             nodes=5,
             spares=1,
             boot_s=20.0,
-            rules=Rules(mode="act", max_out=2, max_out_share=0.5, healthy_delay_s=5.0, attribution_wait_s=5.0),
+            rules=Rules(
+                mode="act",
+                max_out=2,
+                max_out_share=0.5,
+                healthy_delay_s=5.0,
+                attribution_wait_s=5.0,
+                sweep_every_s=900.0,
+            ),
         )
 
     @rule(seconds=st.integers(1, 90))
