@@ -28,7 +28,8 @@ class EfaSensor(FabricSensor):
 
     name = "efa"
     reads = EfaSample
-    what = "EFA devices"
+    what = "the counters of the EFA devices"
+    hint = "look for efa in the kernel log"
     files = (
         "device/vendor",
         "device/net/*/operstate",

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nodewatch.model.fabric_samples import FabricDevice, FabricPort, NetLink
-from nodewatch.sensors.child import Child
+from nodewatch.sensors.asked import AskedSensor
+from nodewatch.sensors.child import Ended
 from nodewatch.sensors.reading import Reading
 
 TREE = Path("/sys/class/infiniband")
 _LINE = re.compile(r"([^/:]{1,64})/([A-Za-z0-9_./@-]{1,120}):(.{0,80})", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,20}", re.ASCII)
 _RATE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) *Gb/sec", re.ASCII)
-_MOST = 65536
-"""What a child's output is cut at: more than that was not read whole."""
 RATE_S = 48.0
 """Counters are judged by what they rose over at least this long: five events in one second are no rate. It is a minute,
 the period of the checks of counters, less the lateness that the agent allows them (0.8), so that no rise falls between."""
@@ -147,24 +146,16 @@ class _Earlier:
         return (*before, *(device for device in gone if device.name not in known)), now - at
 
 
-class FabricSensor(ABC):
-    """What the sensors of EFA and of InfiniBand share: the child, its deadline, and the readings before.
+class FabricSensor(AskedSensor):
+    """What the sensors of EFA and of InfiniBand share: one command for all devices, and the readings before."""
 
-    One that hangs is waited for: a second child would hang on the same device.
-    """
-
-    what = ""
-    """The devices in a sentence."""
     files: tuple[str, ...] = ()
-    """What is read of each, as patterns below its directory."""
+    """What is read of each device, as patterns below its directory."""
 
     def __init__(self, *, deadline_s: float, directory: Path, argv: Sequence[str] | None) -> None:
-        self._deadline_s = deadline_s
+        super().__init__(deadline_s=deadline_s)
         self._directory = directory
         self._argv = tuple(argv) if argv is not None else argv_for(directory, self.files)
-        self._child: Child | None = None
-        self._late = False
-        self._pending: Reading | None = None
         self._earlier = _Earlier()
 
     @abstractmethod
@@ -175,63 +166,16 @@ class FabricSensor(ABC):
     def reading_of(self, devices: Devices, previous: Devices | None, interval_s: float | None) -> Reading:
         """The sample, or that the question does not apply."""
 
-    def start(self, now: float) -> None:
-        """Begin a reading."""
-        if self._pending is not None or (self._child is not None and not self._late):
-            return
-        if self._child is not None:
-            if self._child.poll() is None:
-                self._pending = Reading(error=self._says_late())
-                return
-            self._child = None
-            self._late = False
-        if not any(self.is_own(vendor) for vendor in vendors(self._directory)):
-            self._pending = self._reading((), now)
-            return
-        try:
-            self._child = Child(self._argv, now=now)
-        except OSError as error:
-            self._pending = Reading(error=f"the {self.what} cannot be read: {error}: look at {self._directory}")
+    def question(self, now: float) -> Reading | Sequence[str]:
+        """The command, where there is a device."""
+        if any(self.is_own(vendor) for vendor in vendors(self._directory)):
+            return self._argv
+        return self._reading((), now)
 
-    def filenos(self) -> tuple[int, ...]:
-        """The child's output while it is waited for."""
-        return () if self._child is None or self._late or self._pending is not None else (self._child.fileno(),)
-
-    def due_at(self) -> float | None:
-        """When the child is late; at once where there is no child to wait for."""
-        if self._pending is not None:
-            return 0.0
-        return None if self._child is None or self._late else self._child.started_at + self._deadline_s
-
-    def result(self, now: float) -> Reading | None:
-        """The sample, or why there is none."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            return pending
-        if self._child is None or self._late:
-            return None
-        ended = self._child.poll()
-        if ended is None:
-            if now - self._child.started_at < self._deadline_s:
-                return None
-            self._late = True
-            return Reading(error=self._says_late())
-        self._child = None
-        if ended.returncode != 0 or len(ended.stdout) >= _MOST:
-            return Reading(
-                error=f"the {self.what} cannot be read (status {ended.returncode}): look at {self._directory}"
-            )
+    def answer(self, ended: Ended, now: float) -> Reading:
+        """The devices, with what was before."""
         return self._reading(tuple(device for device in parse(ended.stdout) if self.is_own(device.vendor)), now)
-
-    def close(self) -> None:
-        """Send SIGKILL to the child; one that cannot be killed yet is left to the kernel."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
 
     def _reading(self, devices: Devices, now: float) -> Reading:
         previous, interval_s = self._earlier.take(now, devices)
         return self.reading_of(devices, previous, interval_s)
-
-    def _says_late(self) -> str:
-        return f"the {self.what} did not answer within {self._deadline_s:g} s: look for their driver in the kernel log"

@@ -27,7 +27,8 @@ class IbSensor(FabricSensor):
 
     name = "ib"
     reads = IbSample
-    what = "InfiniBand devices"
+    what = "the counters of the InfiniBand devices"
+    hint = "look for their driver in the kernel log"
     files = (
         "device/vendor",
         "device/device",
