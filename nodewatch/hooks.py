@@ -20,6 +20,8 @@ except ImportError:  # an interpreter that names its C modules otherwise
     import socket  # type: ignore[no-redef]
 
 DEADLINE_S = 1.0
+#: Of the deadline, what a prolog that denies may spend on the job's output file, which may be on a file system that hangs.
+TELL_USER_S = 0.3
 ANSWER_MAX_BYTES = 65536
 MISSES_MAX_BYTES = 1 << 20
 
@@ -52,18 +54,26 @@ def main(argv: list[str]) -> int:
 
 
 def prolog() -> int:
-    """May this job start on this node?"""
-    return _ask_and_tell("prolog", _job())
+    """May this job start on this node? When not, its output file says why."""
+    deadline = time.monotonic() + DEADLINE_S
+    reason = _ask_and_print("prolog", _job(), deadline)
+    if reason is None:
+        return 0
+    try:
+        _tell_user(reason, min(deadline, time.monotonic() + TELL_USER_S))
+    except Exception as error:  # the answer stands, whether or not the user can be told
+        print(f"nodewatch: the job's output could not be written: {error}", file=sys.stderr)
+    return 1
 
 
 def epilog() -> int:
     """Is this node fit for another job? Slurm drains it when this exits non-zero."""
-    return _ask_and_tell("epilog", _job())
+    return 0 if _ask_and_print("epilog", _job(), time.monotonic() + DEADLINE_S) is None else 1
 
 
 def healthcheck() -> int:
     """Let the agent know that slurmd is alive, and pass its opinion on."""
-    return _ask_and_tell("healthcheck", None)
+    return 0 if _ask_and_print("healthcheck", None, time.monotonic() + DEADLINE_S) is None else 1
 
 
 def _job() -> dict[str, str]:
@@ -71,26 +81,28 @@ def _job() -> dict[str, str]:
     return {name: env[variable] for name, variable in JOB_VARIABLES if variable in env}
 
 
-def _ask_and_tell(ask: str, job: dict[str, str] | None) -> int:
+def _ask_and_print(ask: str, job: dict[str, str] | None, deadline: float) -> str | None:
+    """Return None when it is allowed, else the reason, which was printed for slurmd's log."""
     try:
-        allow, reason = _ask_agent(ask, job, time.monotonic() + DEADLINE_S)
+        allow, reason = _ask_agent(ask, job, deadline)
     except NoAnswerError as miss:
         _count_miss(ask, job, str(miss))
-        allow = not _deny_without_agent()
+        # Slurm drains a node whose epilog fails, and 25.11 requeues the job: a restarting agent is no reason for that.
+        allow = ask == "epilog" or not _deny_without_agent()
         reason = f"the agent on this node did not answer ({miss}), and this site denies in that case"
     except Exception as error:  # a fault of ours is no reason to stop a job
         _count_miss(ask, job, f"{type(error).__name__}: {error}")
-        return 0
+        return None
     if allow:
-        return 0
-    message = f"nodewatch: {reason or 'the agent gave no reason'}"
-    # slurmd logs one of the two streams, which one depends on its release and on the hook.
+        return None
+    message = f"nodewatch: {reason.removeprefix('nodewatch:').strip() or 'the agent gave no reason'}"
+    # slurmd logs one of the two streams, or both: it depends on its release and on the hook.
     for stream in (sys.stdout, sys.stderr):
         try:  # noqa: SIM105 (contextlib costs 1 ms to import)
             print(message, file=stream, flush=True)
         except OSError:
             pass  # a closed stream must not turn "denied" into a traceback
-    return 1
+    return message
 
 
 def _ask_agent(ask: str, job: dict[str, str] | None, deadline: float) -> tuple[bool, str]:
@@ -154,20 +166,51 @@ def _understand(raw: bytes) -> tuple[bool, str]:
     return answer["allow"], " ".join(reason.split()) if isinstance(reason, str) else ""
 
 
+SETTINGS = ("NODEWATCH_ON_NO_AGENT", "NODEWATCH_DENY_PARTITIONS", "NODEWATCH_ALLOW_PARTITIONS")
+
+
 def _deny_without_agent() -> bool:
+    """Whether the site wants a job turned away when the agent is silent: by its partition, else for all.
+
+    A setting that makes no sense is complained about and counts as not set.
+    """
     path = os.environ.get("NODEWATCH_HOOKS_ENV", "/etc/nodewatch/hooks.env")
-    wish = ""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                key, _, value = line.strip().partition("=")
-                if key.strip() == "NODEWATCH_ON_NO_AGENT":
-                    wish = value.strip().strip("'\"")
+            wishes = _settings(path, file.read(65536))
     except OSError:
         return False
+    deny, allow = (wishes.get(name, "").replace(",", " ").split() for name in SETTINGS[1:])
+    partition = os.environ.get("SLURM_JOB_PARTITION", "")
+    if partition in deny and partition in allow:
+        _complain(f"{path}: the partition {partition} is in {SETTINGS[1]} and in {SETTINGS[2]}: take it out of one")
+    elif partition in deny or partition in allow:
+        return partition in deny
+    wish = wishes.get(SETTINGS[0], "")
     if wish not in ("", "allow", "deny"):
-        print(f"nodewatch: {path}: NODEWATCH_ON_NO_AGENT={wish!r} is neither allow nor deny; allowing", file=sys.stderr)
+        _complain(f"{path}: {SETTINGS[0]}={wish!r} is neither allow nor deny; allowing")
     return wish == "deny"
+
+
+def _settings(path: str, text: str) -> dict[str, str]:
+    found = {}
+    for line in text.split("\n"):
+        key, equals, value = line.partition("=")
+        key = key.strip().removeprefix("export ").strip()
+        if equals and key in SETTINGS:
+            found[key] = value.strip().strip("'\"")
+        elif equals and key.startswith(SETTINGS[0]):
+            _complain(f"{path}: {key} is unknown and was ignored: write partitions as {SETTINGS[1]}=one,another")
+        elif equals and key.startswith("NODEWATCH_"):
+            _complain(f"{path}: {key} is unknown and was ignored; known are {', '.join(SETTINGS)}")
+    return found
+
+
+def _complain(sentence: str) -> None:
+    try:  # noqa: SIM105 (contextlib costs 1 ms to import)
+        print(f"nodewatch: {sentence}", file=sys.stderr, flush=True)
+    except OSError:
+        pass
 
 
 def _count_miss(ask: str, job: dict[str, str] | None, why: str) -> None:
@@ -186,6 +229,93 @@ def _count_miss(ask: str, job: dict[str, str] | None, why: str) -> None:
             os.close(fd)
     except OSError as error:
         print(f"nodewatch: {why}; {path} could not be written: {error.strerror}", file=sys.stderr)
+
+
+# --- what the user is told when a job is turned away ------------------------------------------------------------------
+
+
+def _tell_user(message: str, deadline: float) -> None:
+    """Append `message` to the output file of a batch job, as its user; gives up silently at `deadline`.
+
+    Slurm itself shows nothing of a prolog's words to the user of a batch job (seen on 24.11), and the file is not there
+    yet. A child writes it: the file's directory may be on a file system that hangs, and a write as root would pass
+    permissions that the user has not.
+    """
+    env = os.environ
+    path = _output_path(env)
+    uid, gid = env.get("SLURM_JOB_UID", ""), env.get("SLURM_JOB_GID", "")
+    if path is None or not uid.isdecimal():
+        return
+    if os.geteuid() == 0 and not gid.isdecimal():
+        return
+    line = (
+        f"{message} (job {env.get('SLURM_JOB_ID', '?')} did not start on {env.get('SLURMD_NODENAME', 'this node')})\n"
+    )
+    child = os.fork()
+    if child == 0:
+        try:
+            _write_as(int(uid), int(gid or "0"), path, line.encode("utf-8", "replace"))
+        finally:
+            os._exit(0)
+    while time.monotonic() < deadline:
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return
+        time.sleep(0.002)
+    os.kill(child, 9)  # not waited for: one that hangs in the kernel goes when the kernel lets it
+
+
+def _output_path(env: "os._Environ[str]") -> str | None:
+    """Where the batch job's output goes, as far as a prolog can know; None when there is none or it cannot be told."""
+    path = env.get("SLURM_JOB_STDOUT", "")
+    # Seen on 24.11: an input is named for batch jobs alone, an output only where the user named one.
+    if not path and env.get("SLURM_JOB_STDIN"):
+        path = "slurm-%j.out"
+    if not path or path == "/dev/null" or "\\" in path:
+        return None
+    known = {
+        "%": "%",
+        "j": env.get("SLURM_JOB_ID"),
+        "A": env.get("SLURM_ARRAY_JOB_ID", env.get("SLURM_JOB_ID")),
+        "a": env.get("SLURM_ARRAY_TASK_ID"),
+        "u": env.get("SLURM_JOB_USER"),
+        "x": env.get("SLURM_JOB_NAME"),
+    }
+    out = ""
+    letters = iter(path)
+    for letter in letters:
+        if letter != "%":
+            out += letter
+            continue
+        value = known.get(next(letters, ""))
+        if value is None:  # a node's name, a width, or what Slurm does not tell: better no word than a stray file
+            return None
+        out += value
+    work = env.get("SLURM_JOB_WORK_DIR", "")
+    if not out.startswith("/"):
+        if not work.startswith("/"):
+            return None
+        out = f"{work}/{out}"
+    return out
+
+
+def _write_as(uid: int, gid: int, path: str, data: bytes) -> None:
+    os.setsid()
+    # slurmd waits for the end of what it reads from: a child that hangs must not hold that open.
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.closerange(3, 256)
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(gid)
+        os.setuid(uid)
+    # A new file is as readable as its directory: Slurm would take the mask of the submission, which is not known here.
+    mode = os.stat(path.rpartition("/")[0] or "/").st_mode & 0o644 | 0o600  # noqa: PTH116
+    os.umask(0)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    fd = os.open(path, flags, mode)
+    if os.fstat(fd).st_mode & 0o170000 == 0o100000:  # a regular file: nobody waits at the other end of anything else
+        os.write(fd, data)
 
 
 # --- hooks that leave a file for the controller -----------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import logging
 from pathlib import Path
+from typing import BinaryIO
 
 from nodewatch.model.health import CheckResult, CheckStatus
 from nodewatch.policy.verdicts import HookAnswer
 
+_LOG = logging.getLogger(__name__)
 _MOST_AT_ONCE = 1 << 20
 
 
@@ -35,22 +37,36 @@ class Tally:
 
 
 class HookMisses:
-    """Counts the lines that hooks without an answer append to a file (docs/interfaces.md, section 2)."""
+    """Counts the lines that hooks without an answer append to a file (docs/interfaces.md, section 2).
+
+    What is counted is moved aside: hooks stop writing to a file that is full, and an agent that starts again must not count
+    it twice. A hook that had the file open while it was moved is heard at the next look.
+    """
 
     def __init__(self, path: Path) -> None:
         self.count = 0
         self._path = path
-        self._offset = 0
+        self._moved = path.with_name(path.name + ".counted")
+        self._open: BinaryIO | None = None
 
     def look(self) -> None:
-        """Count what was appended since the last look; a file that is not there has none."""
+        """Count what was appended since the last look, and warn of it; a file that is not there has none."""
+        lines = self._rest()
         try:
-            with open(self._path, "rb") as stream:
-                if os.fstat(stream.fileno()).st_size < self._offset:
-                    self._offset = 0
-                stream.seek(self._offset)
-                text = stream.read(_MOST_AT_ONCE)
+            self._path.replace(self._moved)
+            self._open = open(self._moved, "rb")  # noqa: SIM115 (kept until the next look)
         except OSError:
-            return
-        self.count += text.count(b"\n")
-        self._offset += len(text)
+            pass
+        else:
+            lines += self._open.read(_MOST_AT_ONCE).splitlines()
+        if lines:
+            self.count += len(lines)
+            last = lines[-1][:500].decode("utf-8", "replace")
+            _LOG.warning("%d hooks of Slurm got no answer from this agent, the last one: %s", len(lines), last)
+
+    def _rest(self) -> list[bytes]:
+        if self._open is None:
+            return []
+        with self._open as stream:
+            self._open = None
+            return stream.read(_MOST_AT_ONCE).splitlines()

@@ -133,5 +133,6 @@ def agent(hooks: Hooks) -> Iterator[Callable[[bytes | Answer], FakeAgent]]:
 
     yield start
     for listener in listeners:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
+        if listener.fileno() >= 0:
+            listener.shutdown(socket.SHUT_RDWR)
+            listener.close()

@@ -192,29 +192,103 @@ def test_an_agent_that_accepts_nobody(hooks: Hooks) -> None:
     listener.close()
 
 
+DENY_SOME = "NODEWATCH_DENY_PARTITIONS=train,big-mem\n"
+ALLOW_SOME = "NODEWATCH_ON_NO_AGENT=deny\nNODEWATCH_ALLOW_PARTITIONS='debug interactive.2'\n"
+
+
 @pytest.mark.parametrize(
-    ("settings", "code"),
+    ("settings", "partition", "code", "complaint"),
     [
-        ("NODEWATCH_ON_NO_AGENT=deny\n", 1),
-        ("# comment\nNODEWATCH_ON_NO_AGENT='deny'\n", 1),
-        ("NODEWATCH_ON_NO_AGENT=allow\n", 0),
-        ("OTHER=deny\n", 0),
-        ("NODEWATCH_ON_NO_AGENT=perhaps\n", 0),
-        ("\x00\xff nonsense", 0),
+        ("NODEWATCH_ON_NO_AGENT=deny\n", "train", 1, ""),
+        ("# comment\nNODEWATCH_ON_NO_AGENT='deny'\n", "train", 1, ""),
+        ("export NODEWATCH_ON_NO_AGENT=deny\n", "train", 1, ""),
+        ("NODEWATCH_ON_NO_AGENT=allow\n", "train", 0, ""),
+        ("OTHER=deny\n", "train", 0, ""),
+        ("#NODEWATCH_ON_NO_AGENT=deny\n", "train", 0, ""),
+        (DENY_SOME, "train", 1, ""),
+        (DENY_SOME, "big-mem", 1, ""),
+        (DENY_SOME, "big", 0, ""),
+        (DENY_SOME, "", 0, ""),
+        (ALLOW_SOME, "debug", 0, ""),
+        (ALLOW_SOME, "interactive.2", 0, ""),
+        (ALLOW_SOME, "train", 1, ""),
+        ("NODEWATCH_ON_NO_AGENT=perhaps\n", "train", 0, "'perhaps' is neither allow nor deny"),
+        (DENY_SOME + "NODEWATCH_ON_NO_AGENT=perhaps\n", "train", 1, ""),
+        (DENY_SOME + "NODEWATCH_ALLOW_PARTITIONS=train\n", "train", 0, "the partition train is in"),
+        ("NODEWATCH_ON_NO_AGENT_train=deny\n", "train", 0, "write partitions as NODEWATCH_DENY_PARTITIONS="),
+        (
+            "NODEWATCH_DENY_PARTITION=train\n",
+            "train",
+            0,
+            "NODEWATCH_DENY_PARTITION is unknown and was ignored; known are",
+        ),
+        ("\x00\xff nonsense", "train", 0, ""),
     ],
 )
-def test_a_site_may_choose_to_deny_without_an_agent(hooks: Hooks, settings: str, code: int) -> None:
+def test_a_site_may_choose_to_deny_without_an_agent(
+    hooks: Hooks, settings: str, partition: str, code: int, complaint: str
+) -> None:
     hooks.settings.write_text(settings)
 
-    ran = hooks.run("prolog", **JOB)
+    ran = hooks.run("prolog", SLURM_JOB_PARTITION=partition)
 
     assert code == ran.code
     assert len(misses(hooks)) == 1
     if code:
         assert "did not answer" in ran.out
-        assert ran.out == ran.err
-    elif "perhaps" in settings:
-        assert "neither allow nor deny" in ran.err
+    assert complaint in ran.err
+    assert (1 if code or complaint else 0) == ran.err.count("\n")
+
+
+@pytest.mark.parametrize("case", ["slow", "garbage", "half a line", "endless"])
+def test_a_site_that_denies_does_so_in_time(hooks: Hooks, agent: StartAgent, case: str) -> None:
+    answer, why = UNUSABLE[case]
+    agent(answer)
+    hooks.settings.write_text("NODEWATCH_DENY_PARTITIONS=train\n")
+
+    ran = hooks.run("prolog", SLURM_JOB_PARTITION="train")
+
+    assert ran.code == 1
+    assert why in ran.out
+    assert len(misses(hooks)) == 1
+
+
+def test_an_epilog_never_fails_for_want_of_an_agent(hooks: Hooks) -> None:
+    """Slurm would drain the node, and requeue the job at once where it was submitted with --requeue=expedite."""
+    hooks.settings.write_text("NODEWATCH_ON_NO_AGENT=deny\nNODEWATCH_DENY_PARTITIONS=train\n")
+
+    ran = hooks.run("epilog", SLURM_JOB_PARTITION="train")
+
+    assert (ran.code, ran.out, ran.err) == (0, "", "")
+    assert len(misses(hooks)) == 1
+
+
+def test_an_agent_that_is_upgraded_between_two_questions(hooks: Hooks, agent: StartAgent) -> None:
+    """Its socket goes and comes: each hook has the answer of its own moment."""
+    hooks.settings.write_text("NODEWATCH_DENY_PARTITIONS=train\n")
+    codes = [hooks.run("prolog", SLURM_JOB_PARTITION="train").code]
+    fake = agent(ALLOW)
+    codes.append(hooks.run("prolog", SLURM_JOB_PARTITION="train").code)
+    fake.listener.shutdown(socket.SHUT_RDWR)
+    fake.listener.close()
+    codes.append(hooks.run("prolog", SLURM_JOB_PARTITION="train").code)
+    hooks.socket_path.unlink()
+    agent(ALLOW)
+    codes.append(hooks.run("prolog", SLURM_JOB_PARTITION="train").code)
+
+    assert codes == [1, 0, 1, 0]
+    assert len(misses(hooks)) == 2
+
+
+def test_an_agent_that_dies_in_the_middle_of_its_answer(hooks: Hooks, agent: StartAgent) -> None:
+    def die(connection: socket.socket, question: bytes) -> None:
+        connection.sendall(DENY[:30])
+        connection.shutdown(socket.SHUT_RDWR)
+
+    agent(die)
+
+    assert hooks.run("prolog", **JOB).code == 0
+    assert "its answer is cut off" in str(misses(hooks)[0]["why"])
 
 
 def test_misses_that_cannot_be_written_are_told(hooks: Hooks) -> None:
