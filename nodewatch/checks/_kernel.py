@@ -47,7 +47,7 @@ def _seconds(stamp: str) -> float | None:
             return _from_1970(datetime.strptime(text, full))  # noqa: DTZ007
         except ValueError:
             continue
-    return None
+    return float(stamp) if re.fullmatch(r"\d{1,12}(?:\.\d{1,9})?", stamp, re.ASCII) else None
 
 
 def _from_1970(at: datetime) -> float:
@@ -83,7 +83,8 @@ def evidence(record: KmsgRecord, **more: Any) -> dict[str, Any]:
 class Line:
     """One kind of line and what it amounts to.
 
-    The groups of `pattern` go into the evidence; the group `subject` names the part that has the fault, else `subject` does.
+    The groups of `pattern` go into the evidence; the group `subject` or `subject2` (where a line has two forms) names the part
+    that has the fault, else `subject` does.
     """
 
     fault: str
@@ -110,7 +111,7 @@ class Hit:
 
     def finding(self, severity: Severity | None = None, remedy: Remedy | None = None, **more: Any) -> Finding:
         """The finding, as the kind of line says unless told otherwise; `count` stands in the evidence of more than one."""
-        said = {name: text for name, text in self.groups.items() if name != "subject"}
+        said = {name: text for name, text in self.groups.items() if not name.startswith("subject")}
         if len(self.records) > 1:
             more = {"count": len(self.records), "last_line": self.records[-1].text[:MAX_LINE], **more}
         return Finding(
@@ -145,5 +146,5 @@ def _match(record: KmsgRecord, lines: Sequence[Line]) -> tuple[Line, str, dict[s
         match = line.pattern.search(text)
         if match is not None:
             groups = {name: value for name, value in match.groupdict().items() if value is not None}
-            return line, groups.get("subject", line.subject), groups
+            return line, groups.get("subject") or groups.get("subject2", line.subject), groups
     return None

@@ -13,7 +13,7 @@ from nodewatch.model.samples import KmsgSample
 # __ibdev_printk writes driver, PCI address and device name; dev_err writes the first two.
 _EFA = (
     r"(?:efa (?P<subject>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f])(?: (?P<device>[\w-]{1,32}))?"
-    r"|infiniband (?P<name>(?:efa_|rdmap)[\w-]{1,30})): "
+    r"|infiniband (?P<subject2>(?:efa_|rdmap)[\w-]{1,30})): "
 )
 _ENA = r"ena (?P<subject>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f])(?: \S{1,16})?: "
 _LINES = (
@@ -41,7 +41,7 @@ _LINES = (
         fault="efa.no_answer",
         pattern=re.compile(
             _EFA + r"(?:The device (?:didn't send any completion|sent a completion but the driver didn't receive)"
-            r"|Wait for completion \(polling\) timeout)"
+            r"|Wait for completion \(polling\) timeout|Admin queue is closed)"
         ),
         severity=Severity.DEGRADED,
         remedy=Remedy.REBOOT,

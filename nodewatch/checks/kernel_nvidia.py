@@ -22,6 +22,13 @@ _LINES = (
         subject="gpu",
     ),
     Line(
+        fault="gpu.uvm_fatal",
+        pattern=re.compile(r"NVRM: .{0,60}uvm encountered global fatal error (?P<error>0x[0-9a-f]{1,8})"),
+        severity=Severity.FATAL,
+        remedy=Remedy.REBOOT,
+        subject="nvidia-uvm",
+    ),
+    Line(
         fault="gpu.api_mismatch",
         pattern=re.compile(r"NVRM: API mismatch: (?:the|this) (?P<who>client|kernel module)"),
         severity=Severity.WARN,
@@ -33,7 +40,8 @@ _LINES = (
 
 @check(reads=KmsgSample, phases=Phase.PERIODIC | Phase.DEEP, lasting=True)
 def kernel_nvidia(sample: KmsgSample) -> Iterator[Finding]:
-    """`gpu.init_failed` on the GPU's PCI address (degraded, reboot: no program can open it), `gpu.api_mismatch` (a warning
-    for a human: a container or a package of another driver release is configuration and never hardware)."""
-    for hit in hits(sample, ("RmInitAdapter failed", "API mismatch"), _LINES):
+    """`gpu.init_failed` on the GPU's PCI address (degraded, reboot: no program can open it), `gpu.uvm_fatal` (fatal: the
+    driver says itself that only a reboot recovers it), `gpu.api_mismatch` (a warning for a human: a container or a package
+    of another driver release is configuration and never hardware)."""
+    for hit in hits(sample, ("RmInitAdapter failed", "API mismatch", "global fatal error"), _LINES):
         yield hit.finding()

@@ -51,7 +51,7 @@ _LINES = (
             r"(?:^|: )I/O error, dev "
             + _DISK
             + r"|Buffer I/O error on dev(?:ice)? "
-            + _DISK.replace("subject", "buffer")
+            + _DISK.replace("subject", "subject2")
         ),
         severity=Severity.WARN,
         subject="disk",

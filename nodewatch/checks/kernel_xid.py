@@ -16,7 +16,9 @@ from nodewatch.model.health import Finding, Severity, remedy_of, severity_of
 from nodewatch.model.samples import KmsgRecord, KmsgSample
 
 _XID = re.compile(
-    r"NVRM: Xid \((?:PCI:|GPU |GPU-|)(?P<pci>[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}(?:\.[0-9a-fA-F])?)\)"
+    r"NVRM: Xid \((?:PCI:|GPU |GPU-|)(?P<pci>[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}(?:\.[0-9a-fA-F])?)"
+    # With MIG on, the instance stands behind the address: GPU-I:05, or GPU-I:05 GPU-CI:00.
+    r"(?P<instance>(?: [\w:.-]{1,20}){0,3})\)"
     r": (?P<number>[0-9]{1,5})(?![0-9])(?P<rest>.*)",
     re.DOTALL,
 )
@@ -125,7 +127,7 @@ def _events(records: Sequence[KmsgRecord], before: Sequence[KmsgRecord]) -> list
     for record in mentioning(before[-3:], "The NVIDIA GPU"):
         named = _pci_named(record) or named
     for record in mentioning(records, "NVRM"):
-        line = parse_line(record.text[:MAX_LINE])
+        line = parse_line(_joined(record.text[:MAX_LINE]))
         if line is None:
             named = _pci_named(record) or named
             if not (named and _LOST_REST.search(record.text[:MAX_LINE])):
@@ -137,6 +139,11 @@ def _events(records: Sequence[KmsgRecord], before: Sequence[KmsgRecord]) -> list
             )
         )
     return found
+
+
+def _joined(text: str) -> str:
+    """`text` without the line ends within it, which rsyslog writes as #012: one message of the driver may have three lines."""
+    return re.sub(r"\s*(?:\n|#012)\s*(?:NVRM: )?", " ", text) if "\n" in text or "#012" in text else text
 
 
 def _pci_named(record: KmsgRecord) -> str:

@@ -22,7 +22,8 @@ NO_ANSWER = (
             ("efa.no_answer", "0000:a0:19.0", "degraded", "reboot"),
         ),
         ("efa 0000:a0:19.0 efa_3: " + NO_ANSWER, ("efa.no_answer", "0000:a0:19.0", "degraded", "reboot")),
-        ("infiniband efa_3: " + NO_ANSWER, ("efa.no_answer", "efa", "degraded", "reboot")),
+        ("infiniband efa_3: " + NO_ANSWER, ("efa.no_answer", "efa_3", "degraded", "reboot")),
+        ("infiniband rdmap0s6: Admin queue is closed", ("efa.no_answer", "rdmap0s6", "degraded", "reboot")),
         (
             "efa 0000:a0:19.0 rdmap160s25: Wait for completion (polling) timeout",
             ("efa.no_answer", "0000:a0:19.0", "degraded", "reboot"),
@@ -56,6 +57,8 @@ def test_what_a_line_amounts_to(line: str, expected: tuple[str, str, str, str]) 
         "efa 0000:a0:19.0: Setup irq:53 name:efa-mgmnt@pci:0000:a0:19.0",
         "infiniband rdmap160s25: IB device registered",
         "infiniband mlx5_0: Failed to create something, default",
+        "ena 0000:00:05.0 eth0: Wait for completion (polling) timeout",
+        "ena 0000:00:05.0: Reset indication didn't turn on",
         "python[1]: efa provider not found",
     ],
 )

@@ -25,6 +25,10 @@ from .kernel_lines import ask, is_silent_on_benign, outline
             "NVRM: API mismatch: this kernel module has the version 550.54.15",
             ("gpu.api_mismatch", "driver", "warn", "human"),
         ),
+        (
+            "NVRM: nvGpuOpsReportFatalError: uvm encountered global fatal error 0x60, requiring os reboot to recover.",
+            ("gpu.uvm_fatal", "nvidia-uvm", "fatal", "reboot"),
+        ),
     ],
 )
 def test_what_a_line_amounts_to(line: str, expected: tuple[str, str, str, str]) -> None:

@@ -31,6 +31,8 @@ def judge(*lines: str, thresholds: KernelXidThresholds | None = None) -> list[Fi
         ("NVRM: Xid (PCI:00000000:C1:00.0): 74, pid='12', name='x', NVLink", 74, "0000:c1:00", 12, "x"),
         (f"NVRM: Xid (GPU 0000:53:00.0): 79, {LOST}", 79, "0000:53:00", None, None),
         ("NVRM: Xid (PCI:0000:53:00): 119", 119, "0000:53:00", None, None),
+        ("NVRM: Xid (PCI:0000:53:00 GPU-I:05): 95, pid=8, name=a, Uncontained", 95, "0000:53:00", 8, "a"),
+        ("NVRM: Xid (PCI:0000:53:00 GPU-I:05 GPU-CI:00): 13, pid=8, name=a, X", 13, "0000:53:00", 8, "a"),
         (f"NVRM: GPU 0000:53:00.0: {LOST}", 79, "0000:53:00", None, None),
         (f"NVRM: GPU at PCI:0000:53:00: {LOST}", 79, "0000:53:00", None, None),
         (f"[ 12.3] host kernel: NVRM: Xid (PCI:0001:00:00): 79, pid=9, {LOST}", 79, "0001:00:00", 9, None),
@@ -104,6 +106,16 @@ def test_lines_that_are_no_xid(line: str) -> None:
             Severity.DEGRADED,
             Remedy.RESET_GPU,
         ),
+        (154, "GPU recovery action changed from 0x0 (None) to 0x2 (OS Reboot)", Severity.FATAL, Remedy.REBOOT),
+        (154, "GPU recovery action changed from 0x0 (None) to 0x1 (PF FLR)", Severity.FATAL, Remedy.RESET_GPU),
+        (154, "GPU recovery action changed from 0x0 (None) to 0x1 (Words of 2031)", Severity.FATAL, Remedy.RESET_GPU),
+        (
+            154,
+            "GPU recovery action changed from 0x0 (None) to 0x5 (Recover IMEX Domain)",
+            Severity.WARN,
+            Remedy.RESTART_SERVICE,
+        ),
+        (154, "GPU recovery action changed from 0x0 (None) to 0x7 (System Reboot)", Severity.FATAL, Remedy.REBOOT),
         (154, "some new text", Severity.WARN, Remedy.HUMAN),
         (999, "what is this", Severity.WARN, Remedy.HUMAN),
     ],
@@ -258,6 +270,19 @@ def test_the_three_lines_of_a_gpu_that_is_lost_at_the_start() -> None:
         (finding,) = ask("kernel_xid", *lines, recent=recent)
         assert (finding.fault, finding.subject) == ("gpu.xid.79", "0000:06:00")
     assert ask("kernel_xid", lines[2]) == []
+
+
+@pytest.mark.parametrize("between", ["\n", "#012", "\n               "])
+def test_the_same_as_one_message_of_three_lines(between: str) -> None:
+    text = between.join(
+        (
+            "NVRM: The NVIDIA GPU 0000:06:00.0",
+            "NVRM: (PCI ID: 10de:2330) installed in this system has",
+            "NVRM: fallen off the bus and is not responding to commands.",
+        )
+    )
+    (finding,) = ask("kernel_xid", text)
+    assert (finding.fault, finding.subject) == ("gpu.xid.79", "0000:06:00")
 
 
 def test_nothing_above_a_warning_on_a_healthy_machine() -> None:

@@ -2,7 +2,8 @@
 
 Only what the kernel said is handed on: a line of the journal that another program wrote may quote an Xid from last week.
 Text without any time (`dmesg -t`) could be any text, so it is held back until the document proves to be a kernel log. The
-document is read in blocks, so that neither its length nor that of a line decides how much memory it takes.
+document is read in blocks, so that neither its length nor that of a line decides how much memory it takes. Each boot in it
+is a sample of its own: what two boots say at the same second is not of one event.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import re
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import BinaryIO
 
 from nodewatch.errors import SensorError
@@ -25,6 +27,10 @@ _BATCH = 8000
 _RECENT = 200
 _HELD = 20000
 """Lines without a time that are held back until the document proves to be a kernel log."""
+_MAX_BOOTS = 1000
+"""A log of more boots is judged without regard to where one ends: each sample costs a round of all checks."""
+_BACK_US = 1_000_000
+"""CPUs write their records a little out of order; a step back of more is another boot."""
 _KERNELISH_SHARE = 0.2
 _BINARY_SHARE = 0.5
 
@@ -47,11 +53,22 @@ _SYSLOG = re.compile(
 _PROGRAM = re.compile(r"(?:(?!kernel: )\S+ )?([^\s:\[\]]+)(?:\[[^\]]*\])?: ?(.*)", re.DOTALL)
 _RFC5424 = re.compile(r"\S+ kernel (?:\S+) (?:\S+) (?:-|\[[^\]]*\]) (.*)", re.DOTALL)
 _MONOTONIC = re.compile(r"\[ *(\d{1,12})\.(\d{1,9})\] (.*)", re.DOTALL | re.ASCII)
+_UNIX_TIME = re.compile(r"(\d{9,10}\.\d{1,6}) \S+ ([^\s:\[\]]+)(?:\[[^\]]*\])?: ?(.*)", re.DOTALL | re.ASCII)
+_SHORT_HUMAN = re.compile(r"\[([A-Z][a-z]{2}) ?(\d{1,2}) (\d\d):(\d\d)\] ?(.*)", re.DOTALL | re.ASCII)
+_DELTA = re.compile(r"\[ *\+(\d{1,9}\.\d{1,9})\] ?(.*)", re.DOTALL | re.ASCII)
+_COLLECTED = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d) (?:std(?:out|err) [FP] )?(?=\[|<\d|kern|\d+,\d+,\d)",
+    re.ASCII,
+)
+_OUTPUT = re.compile(r"std(?:out|err) [FP] ")
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _HOST_KERNEL = re.compile(r"\S+ kernel: ")
 _HOST_PROGRAM = re.compile(r"\S+ [\w.@/-]+\[\d+\]: ")
 _LEVELS = {w: n for n, w in enumerate(("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug"))}
 _FACILITIES = ("kern", "user", "mail", "daemon", "auth", "syslog", "local")
 _MARKER = re.compile(r"-- .* --$|-- (?:Logs|Journal) begin")
+_BOOT = re.compile(r"-- (?:Boot|Reboot)\b")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 _KERNELISH = re.compile(
     r"[A-Za-z][\w/.,+@()-]*(?: [\w/.,+@()#:-]+){0,3}: \S|BUG: |INFO: |Linux version |Call Trace|\{\d+\}\["
@@ -72,6 +89,8 @@ def load(recording: Recording) -> Iterator[KmsgSample]:
         try:
             for lines in _lines(stream):
                 for line in lines:
+                    if reader.begins_boot(line):
+                        yield reader.sample(is_last_of_boot=True)
                     reader.take(line)
                 if len(reader.records) >= _BATCH:
                     yield reader.sample()
@@ -101,10 +120,31 @@ class _Reader:
         self._binary = 0
         self._lines = 0
         self._is_empty = True
+        self._boots = 0
+        self._is_kernel = False
+        """Whether the line before was the kernel's: its continuations are, and those of a program's message are not."""
+        self._clock = 0.0
+        """Of `dmesg -H`, which tells most lines' times as seconds after the line before."""
 
-    def sample(self) -> KmsgSample:
+    def begins_boot(self, line: str) -> bool:
+        """Whether `line` is the first of another boot than the records so far."""
+        if not ("Linux version " in line[:120] or line.startswith("-- ")) or not (self.records or self._recent):
+            return False
+        if not _BOOT.match(line):
+            record = _certain(line, line[:1])
+            last = (self.records or self._recent)[-1].since_boot_us
+            if record is None or record.since_boot_us is None or last is None or last - record.since_boot_us < _BACK_US:
+                return False
+        self._boots += 1
+        return self._boots < _MAX_BOOTS
+
+    def sample(self, *, is_last_of_boot: bool = False) -> KmsgSample:
+        """What was read since the last one. The first of the next boot has nothing before it."""
         sample = KmsgSample(records=tuple(self.records), garbled=self._garbled, recent=tuple(self._recent))
-        self._recent.extend(self.records)
+        if is_last_of_boot:
+            self._recent.clear()
+        else:
+            self._recent.extend(self.records)
         self.records = []
         self._garbled = 0
         return sample
@@ -114,14 +154,16 @@ class _Reader:
         # A syslog file after a power cut has a run of NULs where the next line begins.
         if "\0" in line:
             line = line.replace("\0", "")
+        if "\x1b" in line:
+            line = _ESCAPE.sub("", line)
         line = line.rstrip("\r\n")
         first = line[:1]
         if first in ("", " ", "\t"):
-            # Blank, or the continuation of a record (its device, or the rest of a message of several lines).
-            self._lines += bool(line.strip())
+            self._take_continuation(line.strip())
             return
         self._lines += 1
-        record = _certain(line, first)
+        record = _certain(line, first) or self._relative(line, first)
+        self._is_kernel = record is not None
         if record is not None:
             self._certain += 1
             if self._held:
@@ -136,6 +178,28 @@ class _Reader:
             self._markers += 1
         else:
             self._take_plain(line)
+
+    def _take_continuation(self, line: str) -> None:
+        """A blank line, a record's device, or the rest of a message of several lines."""
+        self._lines += bool(line)
+        # The driver tells of a GPU that it lost at start-up in one message of three lines, the last of which says so.
+        if self._is_kernel and self.records and line.startswith("NVRM: "):
+            self.records.append(replace(self.records[-1], text=line))
+
+    def _relative(self, line: str, first: str) -> KmsgRecord | None:
+        """The record in a line of `dmesg -H`: a minute of the day, then seconds after the line before."""
+        if first != "[":
+            return None
+        delta = _DELTA.match(line)
+        if delta is not None:
+            self._clock += float(delta[1])
+            return KmsgRecord(text=delta[2], stamp=f"{self._clock:.6f}")
+        begun = _SHORT_HUMAN.match(line)
+        if begun is None or begun[1] not in _MONTHS:
+            return None
+        days = _MONTHS.index(begun[1]) * 31 + int(begun[2])
+        self._clock = (days * 24 + int(begun[3])) * 3600.0 + int(begun[4]) * 60.0
+        return KmsgRecord(text=begun[5], stamp=f"{self._clock:.6f}")
 
     def _take_plain(self, line: str) -> None:
         self._plain += 1
@@ -181,7 +245,7 @@ class _Reader:
 def _certain(line: str, first: str) -> KmsgRecord | None:
     """The record in a line that says of itself that the kernel wrote it; None for any other line."""
     if first.isdigit():
-        return parse_record(line) or _stamped(line)
+        return parse_record(line) or _stamped(line) or _collected(line)
     if first == "[":
         return _dmesg(line)
     if first == "<":
@@ -190,7 +254,7 @@ def _certain(line: str, first: str) -> KmsgRecord | None:
         return _stamped(line)
     if line.startswith(_FACILITIES):
         return _dmesg(line)
-    return _journal_json(line) if first == "{" else None
+    return _json_line(line) if first == "{" else None
 
 
 def _dmesg(line: str) -> KmsgRecord | None:
@@ -214,6 +278,18 @@ def _dmesg(line: str) -> KmsgRecord | None:
         since_boot_us=int(match[3]) * 1_000_000 + int(match[4].ljust(6, "0")[:6]),
         priority=_priority(match[1], match[2]),
     )
+
+
+def _collected(line: str) -> KmsgRecord | None:
+    """A line of the journal's short-unix form, or of a container's log that is the kernel's own."""
+    unix = _UNIX_TIME.match(line)
+    if unix is not None:
+        return KmsgRecord(text=unix[3], stamp=unix[1]) if unix[2] == "kernel" else None
+    match = _COLLECTED.match(line)
+    if match is None:
+        return None
+    rest = line[match.end() :]
+    return parse_record(rest) if rest[0].isdigit() else _dmesg(rest)
 
 
 def _priority(number: str | None, word: str | None) -> int | None:
@@ -245,18 +321,25 @@ def _untimed(text: str, stamp: str) -> KmsgRecord:
 def _of_a_program(line: str) -> bool:
     if line.startswith(("[", "<", *_FACILITIES)) and _DMESG.match(line):
         return True
-    if line.startswith("{") and '"MESSAGE"' in line:
+    if line.startswith("{") and ('"MESSAGE"' in line or '"log"' in line):
+        return True
+    if _UNIX_TIME.match(line):
         return True
     match = _SYSLOG.match(line) if not line[0].islower() else None
-    return match is not None and _PROGRAM.match(match[2]) is not None
+    return match is not None and (_PROGRAM.match(match[2]) or _OUTPUT.match(match[2])) is not None
 
 
-def _journal_json(line: str) -> KmsgRecord | None:
-    if '"MESSAGE"' not in line:
+def _json_line(line: str) -> KmsgRecord | None:
+    """The record in a line of `journalctl -o json`, or of Docker's json-file log."""
+    if '"MESSAGE"' not in line and '"log"' not in line:
         return None
     try:
         entry = json.loads(line)
-        if entry.get("_TRANSPORT") != "kernel":
+        if "MESSAGE" not in entry:
+            text = str(entry["log"]).rstrip("\r\n")
+            return parse_record(text) if text[:1].isdigit() else _dmesg(text)
+        # Without its transport the identifier must do: a program that calls itself kernel has the transport syslog.
+        if entry.get("_TRANSPORT", entry.get("SYSLOG_IDENTIFIER")) != "kernel":
             return None
         message = entry["MESSAGE"]
         if isinstance(message, list):

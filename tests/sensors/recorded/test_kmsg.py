@@ -55,6 +55,16 @@ def read(tmp_path: Path, data: bytes | str) -> list[KmsgRecord]:
         (f"[  123.456789] node-17 kernel: {XID}", 123_456_789, ""),
         (f"<4>1 2026-10-01T10:00:00.003Z node-17 kernel - - - {XID}", None, "2026-10-01T10:00:00.003Z"),
         (f"<4>Oct  1 10:00:00 node-17 kernel: {XID}", None, "Oct  1 10:00:00"),
+        (f"[171657.328] {XID}", 171657_328_000, ""),
+        (f"\x1b[32m[  123.456789] \x1b[0m\x1b[33mNVRM\x1b[0m{XID[4:]}", 123_456_789, ""),
+        (f"2026-10-01T10:00:00.123456789Z stdout F [  123.456789] {XID}", 123_456_789, ""),
+        (f"2026-10-01T10:00:00Z [  123.456789] {XID}", 123_456_789, ""),
+        (f"2026-10-01T10:00:00.5Z 4,7,1500000,-;{XID}", 1_500_000, ""),
+        (f"1790848800.123456 node-17 kernel: {XID}", None, "1790848800.123456"),
+        (f"[  +0.000123] {XID}", None, "0.000123"),
+        (f"[Oct 1 10:00] {XID}", None, "24228000.000000"),
+        (json.dumps({"log": f"[  123.456789] {XID}\n", "stream": "stdout"}), 123_456_789, ""),
+        (json.dumps({"SYSLOG_IDENTIFIER": "kernel", "MESSAGE": XID}), None, ""),
         (
             json.dumps({"_TRANSPORT": "kernel", "MESSAGE": XID, "__MONOTONIC_TIMESTAMP": "1500000"}),
             1_500_000,
@@ -78,7 +88,15 @@ def test_only_the_kernel_is_quoted(tmp_path: Path) -> None:
         "Oct  1 10:00:01 node-17 kernel: usb 1-1: new device\n"
         f"[  123.456789] node-17 python3[12]: {XID}\n"
         f"2026-10-01T10:00:00+0000 node-17 app[3]: {XID}\n"
+        "Oct  1 10:00:02 node-17 app[3]: of last week:\n"
+        f"    {XID}\n"
+        f"2026-10-01T10:00:00.123456789Z stdout F {XID}\n"
+        f"1790848800.123456 node-17 app[3]: {XID}\n"
         + json.dumps({"_TRANSPORT": "stdout", "MESSAGE": XID})
+        + "\n"
+        + json.dumps({"_TRANSPORT": "syslog", "SYSLOG_IDENTIFIER": "kernel", "MESSAGE": XID})
+        + "\n"
+        + json.dumps({"log": XID, "stream": "stdout"})
         + "\n",
     )
     assert [record.text for record in found] == ["usb 1-1: new device"]
@@ -90,6 +108,33 @@ def test_continuations_and_markers_are_no_records(tmp_path: Path) -> None:
         "-- Boot 5b0b0a --\n6,1,1,-;first\n SUBSYSTEM=pci\n DEVICE=+pci:0000:53:00.0\n\n6,2,2,-;second \\xc3\\xa9\n",
     )
     assert [record.text for record in found] == ["first", "second Ã©"]
+
+
+def test_a_message_of_the_driver_goes_on_in_the_next_lines(tmp_path: Path) -> None:
+    found = read(
+        tmp_path, "[    1.500000] NVRM: The NVIDIA GPU 0000:06:00.0\n               NVRM: fallen off the bus and\n"
+    )
+    assert [(record.text, record.since_boot_us) for record in found] == [
+        ("NVRM: The NVIDIA GPU 0000:06:00.0", 1_500_000),
+        ("NVRM: fallen off the bus and", 1_500_000),
+    ]
+
+
+@pytest.mark.parametrize(
+    "first", ["[    0.000000] Linux version 6.1.0\n", "-- Boot 5b0b0a7c1f6e --\n", "-- Reboot --\n"]
+)
+def test_each_boot_is_a_sample_that_knows_nothing_of_the_one_before(tmp_path: Path, first: str) -> None:
+    path = tmp_path / "log"
+    path.write_text(f"[  100.000000] {XID}\n{first}[  101.000000] usb 1-1: new device\n")
+    before, after = load(Recording(path=path))
+    assert ([record.text for record in before.records], before.recent) == ([XID], ())
+    assert (after.records[-1].text, after.recent) == ("usb 1-1: new device", ())
+
+
+def test_the_first_boot_begins_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text(f"[    0.000000] Linux version 6.1.0\n[    0.000000] Linux version 6.1.0\n[    1.000000] {XID}\n")
+    assert len(list(load(Recording(path=path)))) == 1
 
 
 def test_an_empty_log_is_a_log(tmp_path: Path) -> None:
