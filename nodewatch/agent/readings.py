@@ -7,6 +7,7 @@ import time
 from nodewatch.config.agent import AgentConfig, gpus_expected, nvlinks_expected
 from nodewatch.model.host_samples import BootSample, ClockSample, HostSample, ProcessSample, SpaceSample
 from nodewatch.sensors import machine, procfs
+from nodewatch.sensors.dcgm_live import Dcgm, dcgm_sensors
 from nodewatch.sensors.mounts import MountSensor
 from nodewatch.sensors.nvml import NvmlSensor
 from nodewatch.sensors.procfs import BootNote, ProcessScan, ProcSensor
@@ -22,6 +23,13 @@ def sensors_of(config: AgentConfig, boot_id: str) -> list[PolledSensor]:
             expected=gpus_expected(config, machine.first_line(config.instance_type_file)),
             mode=config.nvml,
             nvlinks=nvlinks_expected(config, machine.first_line(config.instance_type_file)),
+        ),
+        *dcgm_sensors(
+            Dcgm(
+                mode=config.dcgm,
+                expected_gpus=gpus_expected(config, machine.first_line(config.instance_type_file)),
+            ),
+            deadline_s=config.dcgm_deadline_s,
         ),
         MountSensor(config.shared_filesystems, deadline_s=config.filesystem_deadline_s),
         *_host(config, boot_id),

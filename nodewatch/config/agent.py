@@ -52,6 +52,11 @@ class AgentConfig:
     """`on`, `off`, or `auto`: machines that should have no GPU and show none are left alone."""
     nvml_deadline_s: float = 10.0
     """NVML that has not answered for this long is unknown, and its process is ended."""
+    dcgm: str = "auto"
+    """`on` (a host engine must run and watch), `off`, or `auto`: asked where dcgmi is installed and a host engine is enabled or
+    has answered."""
+    dcgm_deadline_s: float = 20.0
+    """dcgmi that has not answered for this long is ended."""
     heartbeat_s: float = 2.0
     """How often the controller hears from an agent that has nothing to say."""
     controller_silence_s: float = 60.0
@@ -88,6 +93,8 @@ class AgentConfig:
     def __post_init__(self) -> None:
         if self.nvml not in ("on", "off", "auto"):
             raise ValueError(f'nvml is {self.nvml!r}: use "on", "off" or "auto"')
+        if self.dcgm not in ("on", "off", "auto"):
+            raise ValueError(f'dcgm is {self.dcgm!r}: use "on", "off" or "auto"')
         if self.gpus is not None and not 0 <= self.gpus <= 64:
             raise ValueError(f"gpus is {self.gpus}: use a number from 0 to 64")
         if not 0 <= self.metrics_port <= 65535:
@@ -100,6 +107,7 @@ class AgentConfig:
             "filesystem_deadline_s",
             "systemd_deadline_s",
             "nvml_deadline_s",
+            "dcgm_deadline_s",
             "heartbeat_s",
             "kmsg_lookback_s",
             "controller_silence_s",

@@ -213,3 +213,16 @@ class DcgmHealthSample:
     overall: str
     incidents: tuple[DcgmIncident, ...] = ()
     watches: tuple[tuple[str, bool], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DcgmEngineSample:
+    """DCGM's host engine, and the releases that have to fit together; a release is None where it was not told."""
+
+    is_answering: bool
+    said: str = ""
+    """Why it does not answer."""
+    version: str | None = None
+    """Of dcgmi, and so of the package that is installed."""
+    engine_version: str | None = None
+    driver_version: str | None = None
