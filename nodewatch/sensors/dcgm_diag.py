@@ -11,14 +11,19 @@ from typing import Any
 from nodewatch.errors import SensorError
 from nodewatch.knowledge.dcgm import exit_meaning
 from nodewatch.model.gpu_samples import DcgmDiagSample, DcgmError, DcgmResult
-from nodewatch.sensors.dcgm_table import parse_table
+from nodewatch.sensors.dcgm_table import parse_tables
 
 _ROOTS = ("DCGM Diagnostic", "DCGM GPU Diagnostic")
 """The key of DCGM 4 and of DCGM 3."""
+_ERRORS = ("runtime_error", "Runtime Error", "Error", "error")
+"""Keys under which a run that did not run to its end says why."""
+_OVERALL = "Overall Result"
 _MAX_DEPTH = 6
 _MAX_TRIES = 2000
 """Braces at which no document begins: a file full of them is none of ours, and each costs a look ahead."""
 _MAX_TEXT = 2000
+ESCAPE = re.compile(r"\x1b\[[0-9;?]{0,20}[A-Za-z]")
+"""Colours that a terminal or a log collector left between the words."""
 _CUT_OFF = "the diagnostic's JSON is cut off: run it again and let it end"
 
 _STATUS = {
@@ -51,15 +56,17 @@ _TROUBLE = (
 
 def parse(text: str) -> Iterator[DcgmDiagSample]:
     """Each run in `text`, in order. Raises SensorError when there is none, or when the last of them is cut off."""
+    text = ESCAPE.sub("", text)
     count = 0
     for document in _documents(text):
         for sample in _samples(document, 0):
             count += 1
             yield sample
     if count == 0:
-        if (table := parse_table(text)) is not None:
-            yield table
-            return
+        for sample in parse_tables(text):
+            count += 1
+            yield sample
+    if count == 0:
         raise SensorError(_no_document(text))
 
 
@@ -175,8 +182,16 @@ def _samples(value: Any, depth: int) -> Iterator[DcgmDiagSample]:
     if _is_body(value):
         yield _sample(value, value)
         return
+    has_failed = False
     for item in value.values():
-        yield from _samples(item, depth + 1)
+        for sample in _samples(item, depth + 1):
+            has_failed = has_failed or any(result.status == "fail" for result in sample.results)
+            yield sample
+    # Around several iterations: one that was aborted leaves a null in their list and its trace here alone.
+    ended = _text(value.get("result")) if "iterations" in value else None
+    if ended is not None and status_of(ended) != "pass" and not has_failed:
+        said = _text(value.get("warning")) or ended
+        raise SensorError(f"the iterations of the diagnostic did not run to their end ({said[:200]}): run it again")
 
 
 def _sample(body: Any, whole: Mapping[str, Any]) -> DcgmDiagSample:
@@ -184,12 +199,17 @@ def _sample(body: Any, whole: Mapping[str, Any]) -> DcgmDiagSample:
         raise SensorError("the diagnostic's JSON holds no diagnostic under its key: run it again with -j")
     metadata = whole.get("metadata")
     about = metadata if isinstance(metadata, Mapping) else body
-    error = body.get("runtime_error", whole.get("runtime_error"))
+    said = [part.get(key) for key in _ERRORS for part in (body, whole) if part.get(key)]
+    error = said[0] if said else None
+    results = tuple(_results(body))
+    overall = _text(whole.get(_OVERALL, body.get(_OVERALL))) or ""
+    if not error and status_of(overall) == "fail" and all(result.status != "fail" for result in results):
+        error = f"its overall result is {overall} and none of its tests says why"
     return DcgmDiagSample(
-        results=tuple(_results(body)),
+        results=results,
         version=_text(about.get("version", body.get("version"))),
         driver_version=_text(about.get("Driver Version Detected", body.get("Driver Version Detected"))),
-        runtime_error=_text(error),
+        runtime_error=_text(error) if not isinstance(error, Mapping | list) else json.dumps(error)[:_MAX_TEXT],
         serials=tuple(_serials(body, whole)),
     )
 
@@ -240,9 +260,10 @@ def _errors(value: Any) -> Iterator[DcgmError]:
             yield DcgmError(text=item.strip()[:_MAX_TEXT])
         elif isinstance(item, Mapping):
             text = next((item[key] for key in ("warning", "warnings", "message", "text", "error") if key in item), "")
+            number = item.get("error_id", item.get("error_code"))
             yield DcgmError(
                 text=(_text(text) or "").strip()[:_MAX_TEXT],
-                error_id=_number(item.get("error_id", item.get("error_code"))),
+                error_id=_number(number.get("code") if isinstance(number, Mapping) else number),
                 category=_number(item.get("error_category")),
                 severity=_severity(item.get("error_severity")),
                 gpu=_number(item.get("gpu_id")),

@@ -9,7 +9,7 @@ from typing import Any
 
 from nodewatch.errors import SensorError
 from nodewatch.model.gpu_samples import DcgmHealthSample, DcgmIncident
-from nodewatch.sensors.dcgm_diag import is_cut_off
+from nodewatch.sensors.dcgm_diag import ESCAPE, is_cut_off
 from nodewatch.sensors.dcgm_table import MAX_ROW
 
 _MAX_TRIES = 2000
@@ -30,6 +30,7 @@ _WATCHES |= {"nvswitch nf", "nvswitch f"}
 
 def parse(text: str) -> Iterator[DcgmHealthSample]:
     """Each report in `text`. Raises SensorError when there is none, or when one is cut off."""
+    text = ESCAPE.sub("", text)
     count = 0
     for body in _bodies(text):
         count += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from nodewatch.errors import SensorError
@@ -18,9 +19,12 @@ _WIDTH = 45
 """How many characters of a message stand in one row."""
 _MESSAGE = re.compile(r"^(?P<kind>Warning|Error|Info)\b:?\s*(?:(?P<group>[A-Za-z]+?)\s*(?P<id>[0-9]+))?$")
 _ENTITY = re.compile(r"^(?P<group>[A-Za-z]+?)\s?(?P<id>[0-9]+): (?P<said>[A-Za-z]+)$")
-_STATUS = re.compile(r"^(?P<said>Pass|Fail|Warn|Skip)(?: - (?:(?P<all>All)|GPUs?: (?P<ids>[0-9, ]+)))?$")
+_STATUS = re.compile(r"^(?P<said>Pass|Fail|Warn|Skip)(?: - (?:(?P<all>All)|GPUs?:? (?P<ids>[0-9, ]+)))?$")
 _NAMES_GPU = re.compile(r"\bGPU\s?(?P<id>[0-9]{1,3})\b")
 _WORDS = {"Pass": "pass", "Fail": "fail", "Warn": "warn", "Skip": "skip"}
+_ABOUT = re.compile(r"(?:DCGM|EUD Test|CPU EUD Test) Version|Driver Version Detected|\w+ Device IDs Detected|CPU Model")
+"""What stands under Metadata, a heading that not every release prints."""
+_TROUBLE = re.compile(r"^[ \t]{0,80}(?:Error: |Aborting the iterative runs)[^\n]{0,200}", re.MULTILINE)
 
 
 @dataclass(slots=True)
@@ -39,38 +43,58 @@ class _Test:
     messages: list[_Message] = field(default_factory=list)
 
 
-def parse_table(text: str) -> DcgmDiagSample | None:
-    """The run in the table, None when there is no table. Raises SensorError when it has no end."""
-    header = _HEADER.search(text)
-    if header is None:
-        return None
+def parse_tables(text: str) -> Iterator[DcgmDiagSample]:
+    """The run in each table of `text`, in order; nothing when there is no table.
+
+    Raises SensorError, after what could be read, when a table has no end or when dcgmi says beside the tables that a run failed.
+    """
+    headers = list(_HEADER.finditer(text))
+    between = text[: headers[0].start()] if headers else ""
+    for number, header in enumerate(headers):
+        # The rule above the next table's header is no end of this one.
+        end = text.rfind("\n", 0, max(0, headers[number + 1].start() - 1)) if number + 1 < len(headers) else len(text)
+        sample, is_whole, rest = _table(text[header.end() : end])
+        between += f"\n{rest}"
+        if is_whole or any(result.status == "fail" for result in sample.results):
+            yield sample
+        if not is_whole:
+            raise SensorError("the diagnostic's table is cut off: run it again and let it end")
+    # One of several iterations may fail without a table of its own.
+    if headers and (trouble := _TROUBLE.search(between)) is not None:
+        raise SensorError(f"dcgmi diag failed beside its table ({trouble[0].strip()}): run it again")
+
+
+def _table(text: str) -> tuple[DcgmDiagSample, bool, str]:
+    """The table that begins `text`, whether it has an end, and the lines that are none of it."""
     about: dict[str, str] = {}
     tests: list[_Test] = []
     section = ""
     ended = False
-    for line in text[header.end() :].splitlines():
+    rest: list[str] = []
+    for line in text.splitlines():
         if len(line) > MAX_ROW:
             raise SensorError("the diagnostic's table has a row longer than any of dcgmi's: run it again with -j")
         if _RULE.match(line):
-            # The rule below the header is no end: only one with nothing after it is.
-            ended = True
+            # The rule below the header is no end.
+            ended = ended or bool(tests or about)
         elif (found := _SECTION.match(line)) is not None:
             section = found["name"]
             ended = False
         elif (row := _ROW.match(line)) is not None:
             ended = False
             left, right = row["left"].strip(), row["right"]
-            if section == "Metadata":
+            if section == "Metadata" or _ABOUT.fullmatch(left):
                 about[left] = right.strip()
             else:
                 _take(tests, section, left, right)
-    if not ended:
-        raise SensorError("the diagnostic's table is cut off: run it again and let it end")
-    return DcgmDiagSample(
+        else:
+            rest.append(line)
+    sample = DcgmDiagSample(
         results=tuple(result for test in tests for result in _results(test)),
         version=about.get("DCGM Version"),
         driver_version=about.get("Driver Version Detected"),
     )
+    return sample, ended, "\n".join(rest)
 
 
 def _take(tests: list[_Test], section: str, left: str, right: str) -> None:
@@ -120,8 +144,9 @@ def _results(test: _Test) -> list[DcgmResult]:
         if message.kind == "Info":
             continue
         text = re.sub(r"\s+", " ", "".join(part.ljust(_WIDTH) for part in message.parts)).strip()
-        named = _NAMES_GPU.search(text)
-        gpu = message.gpu if message.gpu is not None else int(named["id"]) if named else None
+        named = {int(found["id"]) for found in _NAMES_GPU.finditer(text)}
+        # One message may list every GPU of the machine: then it is about none of them alone.
+        gpu = message.gpu if message.gpu is not None else named.pop() if len(named) == 1 else None
         _attach(results, DcgmError(text=text, gpu=gpu))
     return results
 

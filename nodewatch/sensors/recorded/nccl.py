@@ -24,7 +24,12 @@ _STARTS = re.compile(r"^#\s*(?:nThread\s+\d+\s|nccl-tests version|Collective tes
 _COMMAND = re.compile(
     r"(?:^|[\s/])((?:all_reduce|all_gather|reduce_scatter|alltoall|broadcast|reduce|sendrecv|gather|scatter|hypercube))_perf\b"
 )
-_HOST = re.compile(r"^[\w.-]{1,64}: (?=\s*(?:#|\d+\s+\d+\s+[a-z]))")
+_HOST = re.compile(r"^[ \t]{0,8}[\w.-]{1,64}: ?(?=\s*(?:#|\d+\s+\d+\s+[a-z]))")
+_BARE = re.compile(
+    r"nThread\s+\d+\s+nGpus\b|Using devices\b|Rank\s+\d+\s+(?:Group|Pid)\b|size\s+count\s+type\b|\(B\)\s+\(elements\)|"
+    r"Out of bounds values\s*:|Avg bus bandwidth\s*:|Collective test (?:starting|concluded)\s*:"
+)
+"""Comments of the table that lost their mark: pages that read `#` as a heading swallow it."""
 _HEADER = re.compile(r"^#\s+size\s+count\s+type\b")
 _OUT_OF_BOUNDS = re.compile(r"^#\s*Out of bounds values\s*:\s*(\d{1,18})\b\s*(OK|FAILED)?", re.IGNORECASE)
 _AVERAGE = re.compile(r"^#\s*Avg bus bandwidth\s*:\s*\S+(?:\s+(OK|FAILED))?")
@@ -60,20 +65,21 @@ _MANY = 20
 
 def load(recording: Recording) -> Iterator[NcclSample]:
     """One sample of all runs in the recording. Raises SensorError when it holds neither a run nor a failure of one."""
-    data = recording.read()
+    yield parse(recording.read(), instance_type=recording.instance_type, name=str(recording.path))
+
+
+def parse(data: bytes, *, instance_type: str, name: str = "the output") -> NcclSample:
+    """All runs in what a program of nccl-tests wrote. Raises SensorError when it is neither a run nor a failure of one."""
     text = decoded(data).lstrip()
     if text.startswith("{"):
-        yield NcclSample(runs=(_from_json(text),), warnings=_json_errors(text), instance_type=recording.instance_type)
-        return
+        return NcclSample(runs=(_from_json(text),), warnings=_json_errors(text), instance_type=instance_type)
     parser = _Text()
     for line in lines(data):
         parser.take(line)
-    sample = parser.sample(recording.instance_type)
+    sample = parser.sample(instance_type)
     if not sample.runs and not sample.failures:
-        raise SensorError(
-            f"{recording.path} holds no table of nccl-tests: record the standard output of all_reduce_perf"
-        )
-    yield sample
+        raise SensorError(f"{name} holds no table of nccl-tests: record the standard output of all_reduce_perf")
+    return sample
 
 
 @dataclass(slots=True, kw_only=True)
@@ -120,10 +126,12 @@ class _Text:
 
     def take(self, line: str) -> None:
         """Read one more line."""
-        # pdsh puts the host before each line; a report indents what it quotes.
+        # pdsh puts the host before each line, srun the task, right-aligned; a report indents what it quotes.
         line = _HOST.sub("", line)
         if line.lstrip().startswith("#"):
             self._take_comment(line.lstrip())
+        elif _BARE.match(line.lstrip()):
+            self._take_comment(f"# {line.lstrip()}")
         elif _ROW.match(line):
             self._take_row(line)
         elif re.match(r"^\s+\d{1,20}(?:\s+\d*)?\s*$", line) and self._run.columns:
