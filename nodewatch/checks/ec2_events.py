@@ -56,7 +56,7 @@ def ec2_events(sample: Ec2Sample, thresholds: Thresholds) -> Iterator[Finding]:
                     "not_before_deadline": event.deadline,
                     "starts_at": event.starts_at,
                     "seconds_left": seconds,
-                    "source": "describe-instance-status",
+                    "source": sample.source,
                 },
             )
 

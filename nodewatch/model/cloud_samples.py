@@ -51,6 +51,8 @@ class Ec2Notice:
     action: str = ""
     """terminate, stop, hibernate; or the state of a capacity block."""
     at: str | None = None
+    ends_at: float | None = None
+    """Of a capacity block, in seconds (epoch)."""
     is_announced: bool = True
     """False for an end that is only known from a contract, and not announced as near."""
 
@@ -62,6 +64,7 @@ class Ec2Sample:
     instances: tuple[Ec2Instance, ...] = ()
     notices: tuple[Ec2Notice, ...] = ()
     read_at: float | None = None
+    source: str = "EC2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nodewatch.checks.ec2_notices import ec2_notices
+from nodewatch.checks.ec2_notices import Thresholds, ec2_notices
 from nodewatch.model.cloud_samples import Ec2Notice, Ec2Sample
 from nodewatch.model.health import Remedy, Severity
 
@@ -20,6 +20,17 @@ from nodewatch.model.health import Remedy, Severity
 )
 def test_notices(kind: str, is_announced: bool, fault: str, severity: Severity, remedy: Remedy) -> None:
     notice = Ec2Notice(kind=kind, subject="i-1", at="2026-03-01T10:02:00Z", is_announced=is_announced)
-    (finding,) = ec2_notices(Ec2Sample(notices=(notice,)))
+    (finding,) = ec2_notices(Ec2Sample(notices=(notice,)), Thresholds())
     assert (finding.fault, finding.subject, finding.severity, finding.remedy) == (fault, "i-1", severity, remedy)
     assert finding.evidence["at"] == "2026-03-01T10:02:00Z"
+
+
+@pytest.mark.parametrize(
+    ("seconds_left", "severity"),
+    [(90_000.0, None), (86_000.0, "info"), (2401.0, "info"), (2400.0, "degraded"), (-60.0, "degraded")],
+)
+def test_how_near_the_end_of_a_block_is(seconds_left: float, severity: str | None) -> None:
+    block = Ec2Notice(kind="capacity_block", subject="capacity block", ends_at=1_000_000.0, is_announced=False)
+    sample = Ec2Sample(notices=(block,), read_at=1_000_000.0 - seconds_left)
+    found = [(finding.severity.word, finding.evidence["seconds_left"]) for finding in ec2_notices(sample, Thresholds())]
+    assert found == ([] if severity is None else [(severity, seconds_left)])

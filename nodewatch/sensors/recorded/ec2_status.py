@@ -28,7 +28,7 @@ _KINDS = (
     ("PerformanceStatus", "performance"),
 )
 _MANY = 10_000
-_HERE = "this instance"
+HERE = "this instance"
 """The metadata service does not say which instance it speaks of."""
 
 
@@ -39,10 +39,10 @@ def load(recording: Recording) -> Iterator[Ec2Sample]:
     notices: list[Ec2Notice] = []
     if re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", text):
         # spot/termination-time, the older form of the notice, is a bare time.
-        notices.append(Ec2Notice(kind="spot_interruption", subject=_HERE, action="terminate", at=text))
+        notices.append(Ec2Notice(kind="spot_interruption", subject=HERE, action="terminate", at=text))
     else:
         for document in _documents(text, str(recording.path)):
-            _take(document, instances, notices)
+            take(document, instances, notices)
     if not instances and not notices:
         raise SensorError(f"{recording.path} names no instance: ask with --include-all-instances and the instance's id")
     if len(instances) > _MANY:
@@ -65,7 +65,8 @@ def _documents(text: str, name: str) -> Iterator[Any]:
             position += 1
 
 
-def _take(document: object, instances: list[Ec2Instance], notices: list[Ec2Notice]) -> None:
+def take(document: object, instances: list[Ec2Instance], notices: list[Ec2Notice]) -> None:
+    """Add what `document` says. Raises SensorError for one that is none of EC2's. The live sensor reads with it too."""
     if isinstance(document, list):
         _take_list(document, instances)
         return
@@ -81,12 +82,12 @@ def _take(document: object, instances: list[Ec2Instance], notices: list[Ec2Notic
     elif "detail-type" in document:
         notices.append(_event_bridge(document))
     elif "noticeTime" in document:
-        notices.append(Ec2Notice(kind="rebalance", subject=_HERE, at=_string(document, "noticeTime")))
+        notices.append(Ec2Notice(kind="rebalance", subject=HERE, at=_string(document, "noticeTime")))
     elif "action" in document and "time" in document:
         action = _string(document, "action") or ""
         if action not in ("terminate", "stop", "hibernate"):
             raise SensorError(f"the spot notice has the action {shown(action)!r}: it is none of EC2's")
-        notices.append(Ec2Notice(kind="spot_interruption", subject=_HERE, action=action, at=_string(document, "time")))
+        notices.append(Ec2Notice(kind="spot_interruption", subject=HERE, action=action, at=_string(document, "time")))
     elif "InstanceId" in document:
         instances.append(_instance(document))
     else:
@@ -104,7 +105,7 @@ def _take_list(items: list[object], instances: list[Ec2Instance]) -> None:
         instances.extend(_instance(item) for item in items)
     elif all(isinstance(item, dict) and "Code" in item and "NotBefore" in item for item in items):
         events = tuple(event for item in items if (event := _event(item)) is not None)
-        instances.append(Ec2Instance(instance_id=_HERE, events=events))
+        instances.append(Ec2Instance(instance_id=HERE, events=events))
     else:
         raise SensorError("the JSON list holds neither instance statuses nor events: record describe-instance-status")
 
@@ -162,7 +163,7 @@ def _event(entry: object) -> Ec2Event | None:
         not_before=not_before,
         not_after=_string(entry, "NotAfter"),
         deadline=_string(entry, "NotBeforeDeadline"),
-        starts_at=_epoch(not_before),
+        starts_at=epoch(not_before),
     )
 
 
@@ -170,7 +171,7 @@ def _event_bridge(document: Mapping[str, Any]) -> Ec2Notice:
     kind = str(document["detail-type"]).lower()
     detail = document.get("detail")
     detail = detail if isinstance(detail, dict) else {}
-    subject = _string(detail, "instance-id") or _HERE
+    subject = _string(detail, "instance-id") or HERE
     if "spot instance interruption" in kind:
         action = _string(detail, "instance-action") or "terminate"
         return Ec2Notice(kind="spot_interruption", subject=subject, action=action, at=_string(document, "time"))
@@ -179,7 +180,7 @@ def _event_bridge(document: Mapping[str, Any]) -> Ec2Notice:
     if "capacity block" in kind and "expiration" in kind:
         block = _string(detail, "capacity-reservation-id") or _string(detail, "capacity-block-id") or "capacity block"
         end = _string(detail, "end-date") or _string(detail, "end-time")
-        return Ec2Notice(kind="capacity_block", subject=block, action="expiring", at=end)
+        return Ec2Notice(kind="capacity_block", subject=block, action="expiring", at=end, ends_at=epoch(end))
     raise SensorError(f"the event {shown(kind)!r} says nothing of an instance's health")
 
 
@@ -192,6 +193,7 @@ def _reservation(item: object) -> Ec2Notice | None:
         subject=item["CapacityReservationId"],
         action=state,
         at=end,
+        ends_at=epoch(end),
         is_announced=state in ("expired", "cancelled", "failed", "unavailable"),
     )
 
@@ -203,7 +205,7 @@ def _string(entry: Mapping[str, Any], name: str) -> str | None:
     return shown(str(value)) if isinstance(value, str | int | float) else None
 
 
-def _epoch(text: str | None) -> float | None:
+def epoch(text: str | None) -> float | None:
     """Seconds since the epoch of a time in one of AWS's forms: ISO 8601, `21 Jan 2026 09:00:43 GMT`, or a number."""
     if text is None:
         return None

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from nodewatch.checks.ec2_events import Thresholds, ec2_events
 from nodewatch.checks.ec2_impaired import ec2_impaired
+from nodewatch.checks.ec2_notices import Thresholds as Lead
 from nodewatch.checks.ec2_notices import ec2_notices
 from nodewatch.errors import SensorError
 from nodewatch.model.cloud_samples import Ec2Sample
@@ -58,7 +59,8 @@ def read(tmp_path: Path, data: object) -> Ec2Sample:
 def judge(tmp_path: Path, data: object) -> list[tuple[str, str]]:
     sample = read(tmp_path, data)
     return [
-        (f.fault, f.subject) for f in (*ec2_impaired(sample), *ec2_events(sample, Thresholds()), *ec2_notices(sample))
+        (f.fault, f.subject)
+        for f in (*ec2_impaired(sample), *ec2_events(sample, Thresholds()), *ec2_notices(sample, Lead()))
     ]
 
 
