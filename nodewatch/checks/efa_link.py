@@ -16,6 +16,8 @@ from nodewatch.model.fabric_samples import EfaSample, FabricDevice
 from nodewatch.model.health import Finding, Remedy, Severity
 
 _DOWN = frozenset({"down", "lowerlayerdown", "notpresent"})
+_PHYS_DOWN = frozenset({"Disabled", "Sleep", "Polling", "PortConfigurationTraining", "LinkErrorRecovery", "Phy Test"})
+"""Linux drivers/infiniband/core/sysfs.c; a word that is none of the kernel's proves nothing."""
 
 
 @check(reads=EfaSample, phases=Phase.PROLOG | Phase.PERIODIC | Phase.DEEP, every_s=30.0)
@@ -35,7 +37,7 @@ def efa_link(sample: EfaSample) -> Iterator[Finding]:
 
 def _ports(device: FabricDevice) -> Iterator[Finding]:
     for port in device.ports:
-        if port.state not in ("", "ACTIVE") or port.phys_state not in ("", "LinkUp"):
+        if port.state not in ("", "ACTIVE") or port.phys_state in _PHYS_DOWN:
             evidence = {"port": port.number, "state": port.state, "phys_state": port.phys_state}
             yield _finding("efa.port_down", device.name, Severity.DEGRADED, Remedy.REBOOT, evidence)
 

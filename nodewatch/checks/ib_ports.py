@@ -19,6 +19,9 @@ from nodewatch.model.fabric_samples import FabricDevice, FabricPort, IbSample
 from nodewatch.model.health import Finding, Remedy, Severity
 
 _SWITCHED_OFF = frozenset({"Disabled", "Sleep"})
+_DOWN = _SWITCHED_OFF | {"Polling", "PortConfigurationTraining", "LinkErrorRecovery", "Phy Test"}
+"""In which no packet passes (Linux drivers/infiniband/core/sysfs.c). A word that is none of the kernel's says nothing against a
+port that is ACTIVE, for the subnet manager has made it so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +103,7 @@ def _judge(device: FabricDevice, port: FabricPort, seen: _Seen) -> Iterator[Find
         "was_active": was_active,
         "source": "/sys/class/infiniband",
     }
-    if port.state == "ACTIVE" and port.phys_state not in ("", "LinkUp"):
+    if port.state == "ACTIVE" and port.phys_state in _DOWN:
         yield _finding("ib.port_down", subject, Severity.DEGRADED, Remedy.REBOOT, evidence)
     elif port.state in ("INIT", "ARMED"):
         yield _finding("fabric.not_configured", subject, Severity.DEGRADED, Remedy.HUMAN, evidence)

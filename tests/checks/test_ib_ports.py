@@ -44,6 +44,8 @@ GOOD = device("mlx5_0")
             None,
             [("ib.port_down", Severity.DEGRADED, Remedy.REBOOT)],
         ),
+        # Recordings of old drivers and of simulators have other words there.
+        ((GOOD, device("b", "ACTIVE", "ACTIVE")), None, []),
         ((GOOD, device("b", rate=200.0)), None, [("ib.port_slow", Severity.DEGRADED, Remedy.HUMAN)]),
         ((GOOD, device("b", rate=100.0, layer="Ethernet")), None, []),
         ((GOOD,), (GOOD, device("b")), [("ib.device_gone", Severity.FATAL, Remedy.REBOOT)]),

@@ -1,7 +1,7 @@
 """Neuron devices (Trainium, Inferentia): `neuron-ls` as table or JSON, `neuron-monitor`, or a tree like neuron_device in sysfs.
 
-The tree is /sys/devices/virtual/neuron_device, or a directory above it. neuron-monitor writes one report a line: each
-is judged.
+The tree is /sys/devices/virtual/neuron_device, or a directory above it. Where in it a counter lies has changed with the
+driver (2.31), its name has not: it is looked for by name. neuron-monitor writes one report a line: each is judged.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ _NONE_FOUND = re.compile(
 )
 _TABLE = re.compile(r"^\|\s*NEURON\s*\|.*NEURON|^\|\s*PCI BDF\s*\|", re.IGNORECASE)
 _BDF = re.compile(r"^(?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]$", re.IGNORECASE)
+_ECC = re.compile(r"\w+_ecc_(?:\w+_)?(?:un)?corrected")
+_STATUS = re.compile(r"hw_\w*err\w*|success|failure|timeout|\w+_error|exec_bad_input")
+_TYPE = re.compile(r"^instance-type: +([a-z][\w.-]{1,40})\s*$")
 _MANY = 512
 
 
@@ -35,7 +38,7 @@ def load(recording: Recording) -> Iterator[NeuronSample]:
         return
     data = recording.read()
     text = decoded(data).strip()
-    if text.startswith("["):
+    if text.startswith("[") or (text.startswith("{") and '"neuron_device"' in text):
         yield _listed(text, recording)
     elif text.startswith("{"):
         yield from _reports(text, recording)
@@ -82,20 +85,29 @@ def _device(place: Path) -> NeuronDevice:
     ecc: dict[str, int] = {}
     executions: dict[str, int] = {}
     unreadable: list[str] = []
-    for entry in _entries(place / "stats" / "hardware"):
+    for entry in _named(place, _ECC, depth=4):
         value = _counter(entry)
         if value is None:
             unreadable.append(entry.name)
         else:
-            ecc[entry.name] = value
+            ecc[entry.name] = ecc.get(entry.name, 0) + value
     for core in _entries(place):
         if re.fullmatch(r"neuron_core[0-9]{1,4}", core.name):
-            for entry in _entries(core / "stats" / "status"):
+            for entry in _named(core, _STATUS, depth=4):
                 value = _counter(entry)
                 if value is not None:
                     executions[entry.name] = executions.get(entry.name, 0) + value
     index = int(place.name.removeprefix("neuron"))
     return NeuronDevice(index=index, ecc=ecc, executions=executions, unreadable=tuple(unreadable))
+
+
+def _named(place: Path, pattern: re.Pattern[str], *, depth: int) -> Iterator[Path]:
+    """What has such a name, up to `depth` directories below `place`, without following links or looking into cores."""
+    for entry in _entries(place):
+        if pattern.fullmatch(entry.name):
+            yield entry
+        elif depth > 1 and not entry.name.startswith("neuron_core") and entry.is_dir() and not entry.is_symlink():
+            yield from _named(entry, pattern, depth=depth - 1)
 
 
 def _counter(entry: Path) -> int | None:
@@ -116,12 +128,21 @@ def _entries(place: Path) -> list[Path]:
 
 def _listed(text: str, recording: Recording) -> NeuronSample:
     items = _json(text, str(recording.path))
+    # Up to Neuron 2.33 a bare list; from 2.34 on an object that tells of the machine beside the list of devices.
+    outer = items if isinstance(items, dict) else {}
+    for value in outer.values():
+        if (
+            isinstance(value, list)
+            and value
+            and all(isinstance(item, dict) and "neuron_device" in item for item in value)
+        ):
+            items = value
     if not isinstance(items, list) or not all(isinstance(item, dict) and "neuron_device" in item for item in items):
         raise SensorError(f"{recording.path} is no output of neuron-ls -j: its items have no neuron_device")
     indices = {_whole(item["neuron_device"]) for item in items}
     if None in indices:
         raise SensorError(f"{recording.path} has a neuron_device without a number")
-    told = next((str(item["instance_type"]) for item in items if item.get("instance_type")), "")
+    told = next((str(item["instance_type"]) for item in (outer, *items) if item.get("instance_type")), "")
     devices = tuple(NeuronDevice(index=index) for index in sorted(index for index in indices if index is not None))
     return _sample(recording.instance_type or told, devices=devices, count=len(devices), source="neuron-ls")
 
@@ -129,10 +150,12 @@ def _listed(text: str, recording: Recording) -> NeuronSample:
 def _table(text: list[str], recording: Recording) -> NeuronSample:
     devices: dict[int, None] = {}
     has_table = False
-    rule = ""
+    rule = told = ""
     for line in text:
+        said = _TYPE.match(line.strip())
+        told = said[1] if said else told
         if _NONE_FOUND.search(line):
-            return _sample(recording.instance_type, count=0, said=shown(line), source="neuron-ls")
+            return _sample(recording.instance_type or told, count=0, said=shown(line), source="neuron-ls")
         stripped = line.strip()
         has_table = has_table or bool(_TABLE.match(stripped))
         if stripped.startswith(("+", "|")) and has_table:
@@ -149,7 +172,7 @@ def _table(text: list[str], recording: Recording) -> NeuronSample:
     if not re.fullmatch(r"\+[-+]*\+", rule):
         raise SensorError("the table of neuron-ls has no line below it: it was cut off")
     found = tuple(NeuronDevice(index=index) for index in sorted(devices))
-    return _sample(recording.instance_type, devices=found, count=len(found), source="neuron-ls")
+    return _sample(recording.instance_type or told, devices=found, count=len(found), source="neuron-ls")
 
 
 def _reports(text: str, recording: Recording) -> Iterator[NeuronSample]:

@@ -40,6 +40,11 @@ def listed(count: int) -> str:
     )
 
 
+def wrapped(count: int) -> str:
+    """As neuron-ls --output-format json of Neuron 2.34 gives it: the devices within what holds for all."""
+    return json.dumps({"instance_type": "trn1.32xlarge", "instance_id": "i-1", "devices": json.loads(listed(count))})
+
+
 def report(count: int = 16, errors: dict[str, int] | None = None, **ecc: int) -> str:
     device = {"mem_ecc_corrected": 4, "mem_ecc_uncorrected": 0, "sram_ecc_corrected": 0, "sram_ecc_uncorrected": 0}
     devices: list[dict[str, Any]] = [{"neuron_device_index": number} | device for number in range(count)]
@@ -99,7 +104,10 @@ def written(tmp_path: Path, data: str | bytes) -> Path:
         (listed(16), "trn1.32xlarge", []),
         (listed(15), "trn1.32xlarge", [("neuron.missing", "neuron")]),
         (listed(1), "", []),
-        (TABLE, "", []),
+        (TABLE, "", [("neuron.missing", "neuron")]),
+        (TABLE, "trn1.2xlarge", []),
+        (wrapped(16), "", []),
+        (wrapped(15), "", [("neuron.missing", "neuron")]),
         (TABLE, "trn2.48xlarge", [("neuron.missing", "neuron")]),
         (
             "neuron-ls: No neuron device found; make sure the driver is loaded\n",
@@ -136,6 +144,16 @@ def test_the_tree_of_the_driver(tmp_path: Path) -> None:
         ("neuron.execution_error", "neuron15"),
     ]
     assert judge(samples(tree(tmp_path / "few", 3))) == [("neuron.missing", "neuron")]
+
+
+def test_counters_are_found_wherever_the_driver_puts_them(tmp_path: Path) -> None:
+    tree(tmp_path, 16, sram_ecc_uncorrected="1")
+    for place in tmp_path.glob("devices/virtual/neuron_device/*/stats/hardware"):
+        moved = place.parent.parent / "info" / "memory" / "ecc"
+        moved.parent.mkdir(parents=True)
+        place.rename(moved)
+    (sample,) = load(Recording(path=tmp_path, instance_type="trn1.32xlarge"))
+    assert judge([sample]) == [("neuron.ecc_uncorrected", "neuron15 sram_ecc_uncorrected")]
 
 
 def test_a_counter_that_cannot_be_read_is_unknown(tmp_path: Path) -> None:
