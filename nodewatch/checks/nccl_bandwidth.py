@@ -3,7 +3,8 @@
 Judged is the bus bandwidth by message size, foremost at the largest; the average that the tool prints mixes latency-
 bound sizes with the rest and is not looked at. The floors of one machine, and their sources, stand in
 knowledge/instance_types.toml; those of pairs in knowledge/efa.toml. What no floor is known for is measured and not
-judged.
+judged. Where NVSwitch sums by itself (NVLink SHARP), a run that is as fast as the links allow without it may have it
+switched off (NCCL_NVLS_ENABLE, NCCL_ALGO, an older NCCL): that warns, and is no reason to reboot anything.
 """
 
 from __future__ import annotations
@@ -34,11 +35,15 @@ class _Floor:
     sizes: tuple[tuple[int, float], ...]
     why: str
     source: str
+    least: tuple[tuple[int, float], ...] = ()
+    """What is reached with NVLink SHARP switched off; empty where there is none."""
 
 
 @check(reads=NcclSample, phases=Phase.DEEP, every_s=3600.0, thresholds=Thresholds)
 def nccl_bandwidth(sample: NcclSample, thresholds: Thresholds) -> Iterator[Finding]:
     """`nccl.slow` for one machine, `nccl.slow_between` for several; `nccl.fewer_gpus` where not all GPUs took part.
+
+    `nccl.slow` only warns while the run is as fast as NVLink without the switches' own sums.
 
     `nccl.below_asked` warns of a run that was itself told what average to reach and missed it.
 
@@ -84,14 +89,18 @@ def _judge(run: NcclRun, instance_type: str, thresholds: Thresholds) -> Finding 
         floor = _Floor(sizes=((0, thresholds.floor_gbps),), why="configured here", source="configuration")
     else:
         assert row is not None
-        floor = _Floor(sizes=row.nccl_floor, why=row.nccl_why, source=row.source)
-    slow = _slowest(run, floor, thresholds.floor_share)
+        floor = _Floor(sizes=row.nccl_floor, why=row.nccl_why, source=row.source, least=row.nccl_least)
+    slow = _slowest(run, floor.least or floor.sizes, thresholds.floor_share)
+    severity, remedy = Severity.DEGRADED, Remedy.REBOOT
+    if slow is None and floor.least:
+        slow = _slowest(run, floor.sizes, thresholds.floor_share)
+        severity, remedy = Severity.WARN, Remedy.HUMAN
     if slow is None:
         return None
     if not run.hosts or not run.collective:
         # Several machines, or another collective, may be slower and well.
         raise SensorError("the NCCL run is slow for one machine and does not say where it ran: record its whole header")
-    return _finding(run, "nccl.slow", Remedy.REBOOT, slow, floor)
+    return _finding(run, "nccl.slow", severity, remedy, slow, floor)
 
 
 def _below_asked(run: NcclRun) -> Finding:
@@ -112,9 +121,9 @@ def _between(run: NcclRun, instance_type: str, thresholds: Thresholds) -> Findin
     if run.ranks != gpus * row.machines:
         return None
     floor = _Floor(sizes=row.floor, why=row.why, source=row.source)
-    slow = _slowest(run, floor, thresholds.floor_share)
+    slow = _slowest(run, floor.sizes, thresholds.floor_share)
     # Which of them it is, only another pairing tells: nothing is done to either.
-    return None if slow is None else _finding(run, "nccl.slow_between", Remedy.HUMAN, slow, floor)
+    return None if slow is None else _finding(run, "nccl.slow_between", Severity.DEGRADED, Remedy.HUMAN, slow, floor)
 
 
 def _speeds(run: NcclRun) -> dict[int, float]:
@@ -126,25 +135,27 @@ def _speeds(run: NcclRun) -> dict[int, float]:
     return {size: median(values) for size, values in sorted(by_size.items())}
 
 
-def _slowest(run: NcclRun, floor: _Floor, share: float) -> tuple[int, float, float] | None:
+def _slowest(run: NcclRun, floor: tuple[tuple[int, float], ...], share: float) -> tuple[int, float, float] | None:
     """(size, GB/s, floor) of the largest size that is too slow.
 
     A size is held against the floor of its own size; the largest, which may have none, against the next smaller one's.
     """
     speeds = _speeds(run)
     for size in sorted(speeds, reverse=True):
-        below = [least for at, least in floor.sizes if (at == size or (at <= size and size == max(speeds)))]
+        below = [least for at, least in floor if (at == size or (at <= size and size == max(speeds)))]
         if below and speeds[size] < max(below) * share:
             return size, speeds[size], max(below) * share
     return None
 
 
-def _finding(run: NcclRun, fault: str, remedy: Remedy, slow: tuple[int, float, float], floor: _Floor) -> Finding:
+def _finding(
+    run: NcclRun, fault: str, severity: Severity, remedy: Remedy, slow: tuple[int, float, float], floor: _Floor
+) -> Finding:
     size, speed, least = slow
     return Finding(
         fault=fault,
         subject=_subject(run),
-        severity=Severity.DEGRADED,
+        severity=severity,
         remedy=remedy,
         evidence={
             "bytes": size,

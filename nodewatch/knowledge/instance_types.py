@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from types import MappingProxyType
@@ -30,6 +30,10 @@ class InstanceType:
     """Of the host; what Linux counts is a few per cent less."""
     nccl_floor: tuple[tuple[int, float], ...] = ()
     """(message size in bytes, all-reduce bus bandwidth in GB/s) on all GPUs of one machine, sizes rising; slower is a fault."""
+    nccl_least: tuple[tuple[int, float], ...] = ()
+    """As `nccl_floor`, what the links reach without the switches' help (NVLink SHARP); empty where there is none.
+
+    Between the two a run is slow for a reason that may be its settings alone."""
     nccl_why: str = ""
 
 
@@ -49,24 +53,30 @@ def _row(name: str, row: Mapping[str, Any], data: Mapping[str, Any]) -> Instance
     for source in sources:
         if source not in data["source"]:
             raise ValueError(f"{name}: the source {source!r} is not in [source]")
-    floor = tuple((int(size), float(speed)) for size, speed in nccl["floor"])
-    if list(floor) != sorted(floor):
-        raise ValueError(f"{name}: the sizes of its NCCL floor do not rise")
+    floor, least = (_speeds(name, nccl.get(key, [])) for key in ("floor", "least"))
     efa = row.get("efa_devices")
     return InstanceType(
         name=name,
         gpus=int(row["gpus"]),
         gpu=str(row["gpu"]),
         source=", ".join(dict.fromkeys(sources)),
-        nvlinks_per_gpu=int(model["nvlinks"]),
+        nvlinks_per_gpu=int(row.get("nvlinks", model["nvlinks"])),
         gpu_memory_mib=int(model["memory_mib"]),
         neuron_devices=int(row.get("neuron_devices", 0)),
         efa_devices=None if efa is None else int(efa),
         vcpus=int(row["vcpus"]),
         memory_gib=int(row["memory_gib"]),
         nccl_floor=floor,
+        nccl_least=least,
         nccl_why=str(nccl["why"]),
     )
+
+
+def _speeds(name: str, rows: Sequence[Sequence[float]]) -> tuple[tuple[int, float], ...]:
+    speeds = tuple((int(size), float(speed)) for size, speed in rows)
+    if list(speeds) != sorted(speeds):
+        raise ValueError(f"{name}: the sizes of its NCCL floor do not rise")
+    return speeds
 
 
 def expected_gpus(instance_type: str) -> int | None:

@@ -50,6 +50,31 @@ def test_one_machine(rows: tuple[tuple[int, float], ...], slow_at: int | None) -
         assert finding.subject == "n1" and finding.evidence["busbw_gbps"] < finding.evidence["floor_gbps"]
 
 
+@pytest.mark.parametrize(
+    ("instance_type", "rows", "severity"),
+    [
+        # Eight H100 with NCCL_ALGO=RING, as NVIDIA's developers and users measured them.
+        ("p5.48xlarge", ((2 * GIB, 367.0), (4 * GIB, 368.4)), Severity.WARN),
+        ("p5.48xlarge", ((GIB // 8, 311.3), (GIB, 349.4), (8 * GIB, 362.2)), Severity.WARN),
+        ("p5.48xlarge", ((GIB // 8, 382.3), (GIB, 464.7), (4 * GIB, 473.6)), None),
+        ("p5.48xlarge", ((GIB // 8, 330.0),), None),
+        ("p5.48xlarge", ((GIB // 8, 200.0),), Severity.DEGRADED),
+        ("p6-b200.48xlarge", ((GIB, 729.2), (16 * GIB, 845.4)), None),
+        ("p6-b300.48xlarge", ((16 * GIB, 695.0),), None),
+        ("p6-b300.48xlarge", ((16 * GIB, 450.0),), Severity.DEGRADED),
+        # No switch of an A100 sums: there is nothing between well and slow.
+        ("p4d.24xlarge", ((GIB, 230.8),), None),
+        ("p4d.24xlarge", ((GIB, 190.0),), Severity.DEGRADED),
+        ("p4d.24xlarge", ((GIB // 8, 150.0),), None),
+    ],
+)
+def test_without_the_switches_sums_it_warns(
+    instance_type: str, rows: tuple[tuple[int, float], ...], severity: Severity | None
+) -> None:
+    found = [finding.severity for finding in judge(run(rows), instance_type)]
+    assert found == ([] if severity is None else [severity])
+
+
 def test_without_a_type_nothing_is_expected() -> None:
     assert judge(run(((GIB, 1.0),)), "") == []
     assert judge(run(((GIB, 1.0),)), "unheard.of") == []

@@ -18,6 +18,10 @@ GIB = 1 << 30
         ("p5e.48xlarge", 8),
         ("p5en.48xlarge", 8),
         ("p6-b200.48xlarge", 8),
+        ("p6-b300.48xlarge", 8),
+        ("p6e-gb200.36xlarge", 4),
+        ("p3dn.24xlarge", 8),
+        ("g4dn.metal", 8),
         ("g5.12xlarge", 4),
         ("g5.xlarge", 1),
         ("g6.48xlarge", 8),
@@ -44,6 +48,12 @@ def test_gpus(name: str, gpus: int | None) -> None:
         ("trn1.32xlarge", 8, 0, 0, 16, 128, 512),
         ("trn1n.32xlarge", 16, 0, 0, 16, 128, 512),
         ("trn2.48xlarge", 16, 0, 0, 16, 192, 2048),
+        ("trn2u.48xlarge", 16, 0, 0, 16, 192, 2048),
+        ("inf1.6xlarge", None, 0, 0, 4, 24, 48),
+        ("inf2.48xlarge", None, 0, 0, 12, 192, 768),
+        # A part of a board: its links to the other GPUs are down on purpose.
+        ("p5.4xlarge", None, 0, 81559, 0, 16, 256),
+        ("p3.8xlarge", None, 0, 16160, 0, 32, 244),
     ],
 )
 def test_what_else_a_type_has(
@@ -56,11 +66,17 @@ def test_what_else_a_type_has(
 
 @pytest.mark.parametrize(
     ("name", "size", "floor"),
-    [("p4d.24xlarge", GIB, 208.0), ("p5.48xlarge", 16 * GIB, 435.0), ("p5en.48xlarge", 16 * GIB, 431.0)],
+    [("p4d.24xlarge", GIB, 208.0), ("p5.48xlarge", 16 * GIB, 431.0), ("p5en.48xlarge", 16 * GIB, 431.0)],
 )
 def test_floors(name: str, size: int, floor: float) -> None:
     assert dict(TABLE[name].nccl_floor)[size] == floor
     assert TABLE[name].nccl_why
+
+
+def test_what_is_reached_without_the_switches_is_below_the_floor() -> None:
+    for row in TABLE.values():
+        for size, least in row.nccl_least:
+            assert least < max(speed for at, speed in row.nccl_floor if at <= size)
 
 
 def test_each_row_has_a_source_and_an_accelerator() -> None:
