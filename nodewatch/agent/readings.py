@@ -8,6 +8,7 @@ from nodewatch.config.agent import AgentConfig, gpus_expected, nvlinks_expected
 from nodewatch.model.host_samples import BootSample, ClockSample, HostSample, ProcessSample, SpaceSample
 from nodewatch.sensors import machine, procfs
 from nodewatch.sensors.dcgm_live import Dcgm, dcgm_sensors
+from nodewatch.sensors.lustre import LustreClient, lustre_sensor
 from nodewatch.sensors.mounts import MountSensor
 from nodewatch.sensors.nvml import NvmlSensor
 from nodewatch.sensors.procfs import BootNote, ProcessScan, ProcSensor
@@ -32,6 +33,7 @@ def sensors_of(config: AgentConfig, boot_id: str) -> list[PolledSensor]:
             deadline_s=config.dcgm_deadline_s,
         ),
         MountSensor(config.shared_filesystems, deadline_s=config.filesystem_deadline_s),
+        lustre_sensor(LustreClient(hsm_files=config.hsm_files), deadline_s=config.filesystem_deadline_s),
         *_host(config, boot_id),
     ]
 

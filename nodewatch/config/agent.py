@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from nodewatch.checks._api import CheckSpec
 from nodewatch.config.load import build
 from nodewatch.errors import ConfigError
 from nodewatch.knowledge.instance_types import TABLE, expected_gpus
+from nodewatch.model.health import Finding
+from nodewatch.policy.maintenance import Window, parse_window, quieted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,13 @@ class AgentConfig:
     """Mount points that the node must have, such as `["/fsx"]`."""
     filesystem_deadline_s: float = 10.0
     """A shared file system that has not answered for this long is hung."""
+    filesystem_maintenance: tuple[str, ...] = ()
+    """Weekly windows in which the shared file systems may be away, as FSx writes them (WeeklyMaintenanceStartTime): `d:HH:MM`
+    in UTC, 1 being Monday, such as `["2:05:00"]`. What is found of a file system meanwhile is information."""
+    filesystem_maintenance_s: float = 1800.0
+    """How long such a window is open; FSx's is 30 minutes."""
+    hsm_files: tuple[str, ...] = ()
+    """Files on Lustre with a linked data repository, such as the newest checkpoint, whose content is watched over."""
     deep_write_probe: bool = True
     """Whether a validation writes, syncs and reads back a small file on each shared file system (root must be allowed to)."""
     systemd_deadline_s: float = 10.0
@@ -105,6 +115,7 @@ class AgentConfig:
             raise ValueError(f"spool_max_bytes is {self.spool_max_bytes}: use 65536 or more")
         for name in (
             "filesystem_deadline_s",
+            "filesystem_maintenance_s",
             "systemd_deadline_s",
             "nvml_deadline_s",
             "dcgm_deadline_s",
@@ -119,6 +130,10 @@ class AgentConfig:
         for path in self.shared_filesystems:
             if not path.startswith("/"):
                 raise ValueError(f'shared_filesystems holds {path!r}: write the mount point, such as "/fsx"')
+        for path in self.hsm_files:
+            if not path.startswith("/"):
+                raise ValueError(f"hsm_files holds {path!r}: write the whole path of a file")
+        windows_of(self)
         if self.controller_url:
             try:
                 url = urlsplit(self.controller_url)
@@ -127,6 +142,12 @@ class AgentConfig:
                 fits = False
             if not fits:
                 raise ValueError(f'controller_url is {self.controller_url!r}: write it as "http://HEAD:9410"')
+
+
+def windows_of(config: AgentConfig) -> tuple[Window, ...]:
+    """The file systems' maintenance windows. Raises ValueError for one that is none."""
+    length_s = config.filesystem_maintenance_s
+    return tuple(parse_window(text, length_s=length_s) for text in config.filesystem_maintenance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,9 +160,17 @@ class CheckSettings:
 
 
 def check_settings(
-    config: AgentConfig, specs: Mapping[str, CheckSpec], *, where: str = "agent.toml"
+    config: AgentConfig,
+    specs: Mapping[str, CheckSpec],
+    *,
+    where: str = "agent.toml",
+    clock: Callable[[], float] = time.time,
 ) -> Mapping[str, CheckSettings]:
-    """The checks that are switched on, with cadence and thresholds from `[checks.<name>]`. Raises ConfigError."""
+    """The checks that are switched on, with cadence and thresholds from `[checks.<name>]`. Raises ConfigError.
+
+    While a maintenance window of the file systems is open by `clock` (seconds since the epoch), their findings are lowered.
+    """
+    windows = windows_of(config)
     for name in config.checks:
         if name not in specs:
             near = difflib.get_close_matches(name, specs, n=1)
@@ -159,8 +188,16 @@ def check_settings(
             raise ConfigError(f"{place}: every_s must be a number of seconds above 0, not {every_s!r}")
         thresholds = _thresholds(spec, table, place)
         if enabled:
-            settings[name] = CheckSettings(spec=spec, every_s=float(every_s), thresholds=thresholds)
+            quiet = _quieted(spec, windows, clock) if windows else spec
+            settings[name] = CheckSettings(spec=quiet, every_s=float(every_s), thresholds=thresholds)
     return settings
+
+
+def _quieted(spec: CheckSpec, windows: Sequence[Window], clock: Callable[[], float]) -> CheckSpec:
+    def judge(*arguments: Any) -> Iterable[Finding]:
+        return quieted(spec.function(*arguments), windows, clock())
+
+    return dataclasses.replace(spec, function=judge)
 
 
 def _thresholds(spec: CheckSpec, table: Mapping[str, Any], place: str) -> Any:

@@ -40,6 +40,14 @@ class LnetInterface:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HsmFile:
+    """A file's state in hierarchical storage, by Lustre's own words: exists, archived, released, dirty, lost_from_hsm, ..."""
+
+    path: str
+    flags: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LustreSample:
     """All that a recording tells of a Lustre client. `incomplete` says what was cut off."""
 
@@ -50,4 +58,6 @@ class LustreSample:
     """Why LNet could not be shown: it is not loaded, or down."""
     health: str | None = None
     """What the client's own health_check says; None where it was not recorded."""
+    hsm: tuple[HsmFile, ...] = ()
+    """Only of the files that were asked for."""
     incomplete: str | None = None
