@@ -22,12 +22,16 @@ _IMPAIRED = {
     "instance": ("ec2.instance_impaired", Severity.DEGRADED, Remedy.REBOOT),
     "attached_ebs": ("ec2.ebs_impaired", Severity.DEGRADED, Remedy.REPLACE),
     "performance": ("ec2.performance_impaired", Severity.WARN, Remedy.HUMAN),
+    "application": ("ec2.application_impaired", Severity.WARN, Remedy.HUMAN),
 }
+_OPTIONAL = frozenset({"performance", "application"})
+"""Made only for who asked for them: that they have no data says nothing of the machine."""
 
 
 @check(reads=Ec2Sample, phases=Phase.PERIODIC, every_s=60.0)
 def ec2_impaired(sample: Ec2Sample) -> Iterator[Finding]:
-    """`ec2.system_impaired`, `ec2.instance_impaired`, `ec2.ebs_impaired`, `ec2.performance_impaired`.
+    """`ec2.system_impaired`, `ec2.instance_impaired`, `ec2.ebs_impaired`, `ec2.performance_impaired`,
+    `ec2.application_impaired`.
 
     Raises SensorError when a check has no answer, or an instance has none, and no other has a finding of degraded or
     worse.
@@ -41,7 +45,7 @@ def ec2_impaired(sample: Ec2Sample) -> Iterator[Finding]:
         if instance.state and not {"system", "instance"} <= {found.kind for found in instance.checks}:
             unknown = unknown or f"{instance.instance_id} comes without its system and instance status"
         for found in instance.checks:
-            if found.status in ("ok", "not-applicable"):
+            if found.status in ("ok", "not-applicable") or (found.kind in _OPTIONAL and found.status != "impaired"):
                 continue
             if found.status != "impaired":
                 unknown = unknown or f"the {found.kind} status of {instance.instance_id} is {found.status or 'missing'}"

@@ -23,7 +23,8 @@ class Ec2Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ec2StatusCheck:
-    """One status check: `kind` is system, instance, attached_ebs or performance; `status` is EC2's own word."""
+    """One status check: `kind` is system, instance, attached_ebs, performance or application; `status` is EC2's own
+    word."""
 
     kind: str
     status: str

@@ -25,6 +25,7 @@ def sample(kind: str, status: str) -> Ec2Sample:
         ("instance", "ec2.instance_impaired", Severity.DEGRADED, Remedy.REBOOT),
         ("attached_ebs", "ec2.ebs_impaired", Severity.DEGRADED, Remedy.REPLACE),
         ("performance", "ec2.performance_impaired", Severity.WARN, Remedy.HUMAN),
+        ("application", "ec2.application_impaired", Severity.WARN, Remedy.HUMAN),
     ],
 )
 def test_impaired(kind: str, fault: str, severity: Severity, remedy: Remedy) -> None:
@@ -38,6 +39,11 @@ def test_impaired(kind: str, fault: str, severity: Severity, remedy: Remedy) -> 
 def test_no_answer_is_unknown(status: str) -> None:
     with pytest.raises(SensorError):
         list(ec2_impaired(sample("instance", status)))
+
+
+@pytest.mark.parametrize("kind", ["performance", "application"])
+def test_what_nobody_asked_ec2_to_look_at_is_not_missed(kind: str) -> None:
+    assert list(ec2_impaired(sample(kind, "insufficient-data"))) == []
 
 
 def test_a_fault_counts_although_another_check_has_no_answer() -> None:

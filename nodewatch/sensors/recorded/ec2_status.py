@@ -26,6 +26,7 @@ _KINDS = (
     ("InstanceStatus", "instance"),
     ("AttachedEbsStatus", "attached_ebs"),
     ("PerformanceStatus", "performance"),
+    ("ApplicationStatus", "application"),
 )
 _MANY = 10_000
 HERE = "this instance"

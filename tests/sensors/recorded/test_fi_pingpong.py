@@ -64,6 +64,22 @@ def test_failures(tmp_path: Path, text: str, expected: list[str]) -> None:
     assert judge(tmp_path, text) == expected
 
 
+ROWS = [f"{size}   10   =10   1k   0.00s   1.00   2.00   0.00\n" for size in ("64", "256", "1k", "4k", "64k", "1m")]
+
+
+@pytest.mark.parametrize("count", [1, 4, 6])
+def test_tables_that_may_end_there(tmp_path: Path, count: int) -> None:
+    one = HEADER + "".join(ROWS[:count])
+    assert (judge(tmp_path, one), judge(tmp_path, one + one)) == ([], [])
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_a_table_without_its_last_rows_is_never_good(tmp_path: Path, count: int) -> None:
+    for text in (HEADER + "".join(ROWS[:count]), HEADER + "".join(ROWS) + HEADER + "".join(ROWS[:count])):
+        with pytest.raises(SensorError):
+            judge(tmp_path, text)
+
+
 @pytest.mark.parametrize(
     "text", ["", "hello\n", HEADER, HEADER[:30], TABLE[:-30], TABLE.replace("2359.00", "nan"), "PASS\n"]
 )
