@@ -1,5 +1,6 @@
 """What a Lustre client's tools print: `lfs check servers`, `lfs df` with -h and -i, `lfs hsm_state`, `lnetctl net show` and
-`peer show` with -v, `lctl get_param *.*.import` and `*.*.state`, and health_check. Each line tells which tool it is from.
+`peer show` with -v, `lctl get_param *.*.import`, `*.*.state`, `*.*.{ost,mds}_server_uuid` and health_check, and of `lctl dl` what is
+inactive: that a device is UP there says nothing of its server. Each line tells which tool it is from.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ _IMPORT = re.compile(r"^(?:(\S+)\.import=|import:)\s*$")
 _STATE_OF = re.compile(r"^(\S+)\.state=\s*$")
 _IMPORT_NAME = re.compile(r"^\s+name: (\S+)\s*$")
 _IMPORT_STATE = re.compile(r"^(?:\s+state|current_state): ([A-Z_]+)\s*$")
+_SERVER = re.compile(
+    r"^(?:(\S+)\.(?:ost|mds|mgs)_(?:server|conn)_uuid=)?(\S+_UUID)\s+([A-Z_]{2,20})(?:\s+(DEACTIVATED))?\s*$"
+)
+_INACTIVE = re.compile(r"^\s*\d{1,6} (?:IN|AT|ST) (?:osc|mdc|osp|mgc) (\S+) \S+ \d+\s*$")
 _HSM = re.compile(r"^(/.{1,4000}): \(0x([0-9a-fA-F]{1,16})\)(.*)$")
 _HSM_WORDS = re.compile(r"\b(released|exists|dirty|archived|never_release|never_archive|lost_from_hsm)\b")
 _MANY = 20_000
@@ -68,6 +73,8 @@ class LustreText:
         """Everything that was read."""
         self._end_interface()
         self._end_import()
+        if self._interfaces and all(interface.nid.endswith("@lo") for interface in self._interfaces):
+            self._incomplete = self._incomplete or "lnetctl lists no network but lo"
         if self._open_df is not None:
             self._incomplete = self._incomplete or f"lfs df ends before the summary of {self._open_df}"
         return LustreSample(
@@ -89,6 +96,13 @@ class LustreText:
             self._targets.append(
                 LustreTarget(name=refused[1], state="ERROR", said=shown(refused[2]), source="lfs check servers")
             )
+        elif server := _SERVER.match(line):
+            state = "INACTIVE" if server[4] else server[3]
+            self._targets.append(LustreTarget(name=server[1] or server[2], state=state, source="server_uuid"))
+            return True
+        elif inactive := _INACTIVE.match(line):
+            self._targets.append(LustreTarget(name=inactive[1], state="INACTIVE", source="lctl dl"))
+            return True
         elif _CHECK_CUT.match(line):
             self._incomplete = self._incomplete or f"the line {shown(line, at_most=80)!r} is not whole"
         health = _HEALTH_LINE.match(line)

@@ -79,6 +79,40 @@ def test_what_is_well(tmp_path: Path, text: str) -> None:
     assert judge(read(tmp_path, text)) == []
 
 
+SERVER = "osc.fsx1-OST0000-osc-ffff9a3c41d2e800.ost_server_uuid=fsx1-OST0000_UUID\t"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (SERVER + "FULL\n", []),
+        ("fsx1-OST0000_UUID\tFULL\nfsx1-MDT0000_UUID\tIDLE\n", []),
+        (SERVER + "DISCONN\n", [("filesystem.server_unreachable", Severity.DEGRADED)]),
+        (SERVER + "DISCONN\tDEACTIVATED\n", [("filesystem.server_not_ready", Severity.WARN)]),
+        (
+            "  1 UP lov fsx1-clilov-ffff9a3c 2bce2de2 3\n  4 IN osc fsx1-OST0000-osc-ffff9a3c 2bce2de2 4\n",
+            [("filesystem.server_not_ready", Severity.WARN)],
+        ),
+    ],
+)
+def test_what_lctl_says_of_servers(tmp_path: Path, text: str, expected: object) -> None:
+    path = tmp_path / "out.txt"
+    path.write_text(text)
+    (sample,) = load(Recording(path=path))
+    assert [(finding.fault, finding.severity) for finding in lustre_servers(sample)] == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["  4 UP osc fsx1-OST0000-osc-ffff9a3c 2bce2de2 4\n", NET[: NET.index("    - net type: tcp")]]
+)
+def test_what_proves_nothing_of_a_server(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "out.txt"
+    path.write_text(text)
+    with pytest.raises(SensorError):
+        for sample in load(Recording(path=path)):
+            list(lustre_servers(sample))
+
+
 def test_all_in_one_file(tmp_path: Path) -> None:
     sample = read(tmp_path, ALL)
     assert [(item.name.split("-")[1] if "-" in item.name else item.name, item.state) for item in sample.targets] == [
