@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from nodewatch.agent.fabric_readings import fabric_sensors
 from nodewatch.config.agent import AgentConfig, gpus_expected, nvlinks_expected
 from nodewatch.model.host_samples import BootSample, ClockSample, HostSample, ProcessSample, SpaceSample
 from nodewatch.sensors import machine, procfs
@@ -33,6 +34,7 @@ def sensors_of(config: AgentConfig, boot_id: str) -> list[PolledSensor]:
             deadline_s=config.dcgm_deadline_s,
         ),
         MountSensor(config.shared_filesystems, deadline_s=config.filesystem_deadline_s),
+        *fabric_sensors(config),
         lustre_sensor(LustreClient(hsm_files=config.hsm_files), deadline_s=config.filesystem_deadline_s),
         *_host(config, boot_id),
     ]

@@ -64,8 +64,7 @@ class HostModulesThresholds:
     """When a module is late, and which of them the site does without."""
 
     settle_s: float = 120.0
-    """After a boot: p5en's devices were seen up to two minutes after the first services (cloud-init issue 6498), and
-    systemd loads a module for each as it appears."""
+    """After a boot. Ours: a module is loaded as its device appears, and p5en's appear late (field notes 3.4); as efa_grace_s."""
     ignored: tuple[str, ...] = ()
     """Modules that are not missed, such as `["lnet"]`."""
 

@@ -7,6 +7,7 @@ import difflib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,6 +34,19 @@ class AgentConfig:
     """Whether memory and processors are held against `instance_type`; otherwise only against a type that the firmware says."""
     gpus: int | None = None
     """How many GPUs the machine should have; left out: by instance type. 0: none, NVML is left alone."""
+    efa_devices: int | None = None
+    """How many EFA devices the machine was launched with; left out: as many as its instance type takes. 0: none is expected."""
+    efa_grace_s: float = 120.0
+    """How long after a boot missing EFA devices may still come. AWS's own check of p5en, where they are late, tries again for
+    15 s; by then the services of a large instance have been starting for a minute."""
+    fabric_deadline_s: float = 10.0
+    """EFA, InfiniBand and ENA devices that have not given their counters for this long are unknown."""
+    imds_url: str = "http://169.254.169.254"
+    """EC2's instance metadata service, which tells of spot interruptions and scheduled events. It is asked on EC2 alone unless
+    another address stands here; empty: never."""
+    capacity_block_ends: str = ""
+    """When the machine's capacity block ends, such as `2026-03-01T11:30:00Z`, since instance metadata does not tell; empty:
+    it is in none."""
     instance_id_file: Path = Path("/sys/devices/virtual/dmi/id/board_asset_tag")
     """Holds the EC2 instance id (on Nitro instances the DMI asset tag does)."""
     instance_type_file: Path = Path("/sys/devices/virtual/dmi/id/product_name")
@@ -107,6 +121,10 @@ class AgentConfig:
             raise ValueError(f'dcgm is {self.dcgm!r}: use "on", "off" or "auto"')
         if self.gpus is not None and not 0 <= self.gpus <= 64:
             raise ValueError(f"gpus is {self.gpus}: use a number from 0 to 64")
+        if self.efa_devices is not None and not 0 <= self.efa_devices <= 64:
+            raise ValueError(f"efa_devices is {self.efa_devices}: use a number from 0 to 64")
+        if not 0 <= self.efa_grace_s < 1e9:
+            raise ValueError(f"efa_grace_s is {self.efa_grace_s!r}: use a number of seconds, 0 or more")
         if not 0 <= self.metrics_port <= 65535:
             raise ValueError(f"metrics_port is {self.metrics_port}: use a port from 1 to 65535, or 0 for none")
         if self.clear_after < 1:
@@ -118,6 +136,7 @@ class AgentConfig:
             "filesystem_maintenance_s",
             "systemd_deadline_s",
             "nvml_deadline_s",
+            "fabric_deadline_s",
             "dcgm_deadline_s",
             "heartbeat_s",
             "kmsg_lookback_s",
@@ -134,14 +153,29 @@ class AgentConfig:
             if not path.startswith("/"):
                 raise ValueError(f"hsm_files holds {path!r}: write the whole path of a file")
         windows_of(self)
-        if self.controller_url:
-            try:
-                url = urlsplit(self.controller_url)
-                fits = url.scheme == "http" and bool(url.hostname) and (url.port or 80) > 0
-            except ValueError:
-                fits = False
-            if not fits:
-                raise ValueError(f'controller_url is {self.controller_url!r}: write it as "http://HEAD:9410"')
+        if self.controller_url and not _is_http(self.controller_url):
+            raise ValueError(f'controller_url is {self.controller_url!r}: write it as "http://HEAD:9410"')
+        if self.imds_url and not _is_http(self.imds_url):
+            raise ValueError(f'imds_url is {self.imds_url!r}: write it as "http://169.254.169.254", or "" for never')
+        if self.capacity_block_ends and not _is_moment(self.capacity_block_ends):
+            raise ValueError(
+                f"capacity_block_ends is {self.capacity_block_ends!r}: write it with its time zone, as 2026-03-01T11:30:00Z"
+            )
+
+
+def _is_http(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme == "http" and bool(url.hostname) and (url.port or 80) > 0
+    except ValueError:
+        return False
+
+
+def _is_moment(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def windows_of(config: AgentConfig) -> tuple[Window, ...]:
@@ -222,6 +256,14 @@ def nvlinks_expected(config: AgentConfig, detected_type: str) -> int | None:
     """How many NVLinks each GPU should have, by the configured instance type, else by the detected one; None: not known."""
     row = TABLE.get(config.instance_type or detected_type)
     return None if row is None or not row.gpus else row.nvlinks_per_gpu
+
+
+def efa_expected(config: AgentConfig, detected_type: str) -> int | None:
+    """How many EFA devices the machine should have, as `gpus_expected`; None: not known, or none need be there."""
+    if config.efa_devices is not None:
+        return config.efa_devices
+    row = TABLE.get(config.instance_type or detected_type)
+    return None if row is None else row.efa_devices
 
 
 def warnings_of(config: AgentConfig) -> tuple[str, ...]:

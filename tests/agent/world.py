@@ -119,6 +119,8 @@ class Node:
             "instance_id_file": str(home / "instance-id"),
             "slurm_user": "root",
             "nvml": "off",
+            "efa_devices": 0,
+            "imds_url": "",
             "metrics_port": 0,
             "heartbeat_s": 0.5,
             "self_drain": False,
