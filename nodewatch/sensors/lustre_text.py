@@ -1,6 +1,6 @@
 """What a Lustre client's tools print: `lfs check servers`, `lfs df` with -h and -i, `lfs hsm_state`, `lnetctl net show` and
-`peer show` with -v, `lctl get_param *.*.import`, `*.*.state`, `*.*.{ost,mds}_server_uuid` and health_check, and of `lctl dl` what is
-inactive: that a device is UP there says nothing of its server. Each line tells which tool it is from.
+`peer show` with -v, `lctl get_param *.*.import`, `*.*.state`, `*.*.{ost,mds}_server_uuid` and health_check, and of `lctl dl`
+what is inactive: that a device is UP there says nothing of its server. Each line tells which tool it is from.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from nodewatch.sensors.recorded._text import shown
 _CHECKED = re.compile(r"^\s*(\S*-(?:osc|mdc|mgc|lwp|osp)\S*|MGC\S+@\S+):? (active|inactive)\.?\s*$", re.IGNORECASE)
 _REFUSED = re.compile(r"check:? '?([^'\s]+-(?:osc|mdc|mgc|osp)[^'\s:]*|MGC[^'\s]+)'?:? (.+)$")
 _CHECK_CUT = re.compile(r"^\s*(?:\S+-(?:osc|mdc)-\S*|MGC\S*@\S*)(?<!=)(?:\s+[a-z]*)?$")
+_NAME_CUT = re.compile(r"[\w@.-]{1,120}:?")
 _DF_HEADER = re.compile(r"^UUID\s+(bytes|1K-blocks|1024-blocks|blocks|Inodes)\s", re.IGNORECASE)
 _DF_ROW = re.compile(r"^(\S+_UUID)\s+\S+\s+\S+\s+\S+\s+([0-9]{1,3})%\s+(\S.*?)\[(?:MDT|OST):[0-9a-f]+\]", re.IGNORECASE)
 _DF_BROKEN = re.compile(r"^(\S+_UUID|(?:OST|MDT)[0-9a-f]{4}(?:_UUID)?)\s*: (\S.*)$", re.IGNORECASE)
 _DF_SUMMARY = re.compile(r"^(?:filesystem_summary|filesystem summary):\s+\S+\s+\S+\s+\S+\s+([0-9]{1,3})%\s+(\S.*)$")
 _DF_CUT = re.compile(r"^(?:\S+_UUID\b|filesystem.summary:)")
 _NET = re.compile(r"^(?:net|peer|show):\s*$")
-_NID = re.compile(r"^\s*-?\s*(?:nid|primary nid): (\S+@\S+)\s*$")
+# One class for space and dash: two runs of space side by side would take a long line's square of tries.
+_NID = re.compile(r"^[\s-]*(?:nid|primary nid): (\S+@\S+)\s*$")
 _STATUS = re.compile(r"^\s+(?:status|state): (\S+)\s*$")
 _HEALTH_VALUE = re.compile(r"^\s+health value: (-?[0-9]{1,9})\s*$")
 _LNET_ERROR = re.compile(
@@ -39,6 +41,8 @@ _INACTIVE = re.compile(r"^\s*\d{1,6} (?:IN|AT|ST) (?:osc|mdc|osp|mgc) (\S+) \S+ 
 _HSM = re.compile(r"^(/.{1,4000}): \(0x([0-9a-fA-F]{1,16})\)(.*)$")
 _HSM_WORDS = re.compile(r"\b(released|exists|dirty|archived|never_release|never_archive|lost_from_hsm)\b")
 _MANY = 20_000
+_MAX_LINE = 8192
+"""No line of these tools is longer, paths included."""
 
 
 class LustreText:
@@ -60,9 +64,14 @@ class LustreText:
         self._import: str | None = None
         self._hsm: list[HsmFile] = []
 
+    def end_without_newline(self, line: str) -> None:
+        """Say that the document ends in `line`: a server's name without a word on it was cut off."""
+        if any(target.source == "lfs check servers" for target in self._targets) and _NAME_CUT.fullmatch(line):
+            self._incomplete = self._incomplete or f"the line {shown(line, at_most=80)!r} is not whole"
+
     def take(self, line: str) -> None:
         """Read one more line."""
-        line = line.replace("\t", "    ")
+        line = line[:_MAX_LINE].replace("\t", "    ")
         if len(self._targets) + len(self._usages) + len(self._interfaces) + len(self._hsm) > _MANY:
             self._incomplete = f"more than {_MANY} targets"
             return

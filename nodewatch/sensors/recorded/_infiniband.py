@@ -169,6 +169,9 @@ def _word(text: str) -> str:
 def _text(path: Path, *, at_most: int = 256) -> str:
     """What the file holds, without surrounding space; empty where it cannot be read."""
     try:
+        # A pipe or a device in a recording would be waited for, or never end.
+        if not path.is_file():
+            return ""
         with path.open("rb") as stream:
             return stream.read(at_most).decode("utf-8", errors="replace").strip()
     except OSError:

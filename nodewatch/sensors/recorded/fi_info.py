@@ -30,8 +30,13 @@ def load(recording: Recording) -> Iterator[FiInfoSample]:
     row = instance_types.TABLE.get(recording.instance_type)
     # A type that is usually launched without EFA owes none.
     expected = None if row is None else row.efa_devices or 0
+    yield parse(recording.read(), expected=expected, name=str(recording.path))
+
+
+def parse(data: bytes, *, expected: int | None, name: str = "this") -> FiInfoSample:
+    """The whole list that fi_info wrote. Raises SensorError for anything that is no output of fi_info."""
     parser = _Parser()
-    for line in lines(recording.read()):
+    for line in lines(data):
         parser.take(line)
     parser.end()
     if parser.error is None and not parser.endpoints and parser.open is None:
@@ -39,10 +44,10 @@ def load(recording: Recording) -> Iterator[FiInfoSample]:
             raise SensorError(
                 "this is the list of providers that fi_info -l prints: record fi_info -p efa -t FI_EP_RDM"
             )
-        raise SensorError(f"{recording.path} is no output of fi_info: record fi_info -p efa -t FI_EP_RDM")
+        raise SensorError(f"{name} is no output of fi_info: record fi_info -p efa -t FI_EP_RDM")
     if parser.error is not None and not _NONE_FOUND.search(parser.error):
         raise SensorError(f"fi_info itself did not work ({parser.error}): install libfabric or put it right")
-    yield FiInfoSample(
+    return FiInfoSample(
         endpoints=tuple(parser.endpoints),
         error=parser.error,
         incomplete=parser.open,
@@ -83,7 +88,7 @@ class _Parser:
         if block is None:
             return
         missing = [name for name in ("provider", "domain", "type") if not block.get(name)]
-        if not missing and not self._is_long and "protocol" not in block:
+        if not missing and not self._is_long and not block.get("protocol"):
             missing = ["protocol"]
         if missing:
             self.open = (

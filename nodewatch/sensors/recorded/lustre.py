@@ -21,8 +21,11 @@ _FILES = frozenset({"health_check", "import", "state"})
 def load(recording: Recording) -> Iterator[LustreSample]:
     """One sample of the whole recording. Raises SensorError when no line of it is known."""
     parser = LustreText()
+    line = ""
     for line in _lines(recording):
         parser.take(line)
+    if line:
+        parser.end_without_newline(line)
     sample = parser.sample()
     if sample == LustreSample():
         raise SensorError(

@@ -112,8 +112,13 @@ def _named(place: Path, pattern: re.Pattern[str], *, depth: int) -> Iterator[Pat
 
 def _counter(entry: Path) -> int | None:
     """A counter is a directory with a file `total`, a plain value a file."""
+    place = (entry / "total") if entry.is_dir() else entry
     try:
-        text = ((entry / "total") if entry.is_dir() else entry).read_bytes()[:64].decode("ascii").strip()
+        # A pipe or a device in a recording would be waited for, or never end.
+        if not place.is_file():
+            return None
+        with place.open("rb") as stream:
+            text = stream.read(64).decode("ascii").strip()
     except (OSError, ValueError):
         return None
     return int(text) if re.fullmatch(r"[0-9]{1,20}", text) else None
