@@ -100,3 +100,57 @@ class BootSample:
     """Whether the agent was told to stop before the boot ended."""
     unclean_in_a_day: int = 0
     """Boots that followed no clean end within the last 24 hours, this one counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NvmeDevice:
+    """One NVMe controller. What stands in its health log is None where it has none, or did not give it."""
+
+    name: str
+    model: str = ""
+    state: str = ""
+    """The kernel's word: live, new, resetting, connecting, deleting, dead; empty where it does not say."""
+    critical_warning: int | None = None
+    """Bits: 0 spare is low, 1 temperature, 2 unreliable, 3 read-only, 4 the backup of its cache failed, 5 its persistent
+    memory is unreliable."""
+    temperature_c: int | None = None
+    spare_percent: int | None = None
+    spare_threshold_percent: int | None = None
+    used_percent: int | None = None
+    """Of the life that the maker reckons with; more than 100 is possible, 255 at most."""
+    media_errors: int | None = None
+    """Times that data could not be read or kept whole, in the device's life."""
+    unreadable: str | None = None
+    """Why there is no health log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NvmeSample:
+    """All NVMe controllers of the machine, and an earlier reading where there is one."""
+
+    devices: tuple[NvmeDevice, ...]
+    previous: tuple[NvmeDevice, ...] | None = None
+    interval_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuPolicy:
+    """How fast the processors that share a clock may run; `cpu` is the first of them. None where the kernel does not say."""
+
+    cpu: int
+    driver: str = ""
+    governor: str = ""
+    limit_khz: int | None = None
+    """What somebody, or the firmware, allows now."""
+    maximum_khz: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuFrequencySample:
+    """The processors' clocks. `throttled_ms` is how long heat has held back the hottest one since the boot."""
+
+    policies: tuple[CpuPolicy, ...] = ()
+    throttled_ms: int | None = None
+    throttled_rise_ms: int | None = None
+    """By how much it rose over `interval_s`; None at the first reading."""
+    interval_s: float | None = None
