@@ -21,6 +21,7 @@ from nodewatch.model.samples import KmsgRecord
 COMPANION_S = 30.0
 """How far from each other two lines may be and still be of one event (catalogue: CHECK_NVLINK_FAILURE_FLOW)."""
 _REPEAT_S = 60.0
+_CAUSE = re.compile(r"caused by previous Xid (?P<number>\d{1,5})\b")
 _REGISTERS = re.compile(r"link (?P<link>\d{1,3}) ?\((?P<words>0x[0-9a-fA-F]{1,8}(?:, ?0x[0-9a-fA-F]{1,8}){6})\)")
 _NVLINK5 = re.compile(
     r"(?P<unit>[A-Z][A-Z0-9_]{2,30}|MSE Degraded)\s+(?P<kind>Non-?fatal|Fatal|Link Fatal)\s+XC ?\d\s+i ?\d"
@@ -72,6 +73,10 @@ class Timeline:
                 lines.pids.add(event.pid)
         for lines in self._lines.values():
             lines.times.sort()
+
+    def has(self, number: int) -> bool:
+        """Whether any line has this number, on whichever GPU."""
+        return any(found == number for found, _ in self._lines)
 
     def pids(self, number: int, pci: str) -> set[int]:
         """The processes that the lines of one number on one GPU name."""
@@ -125,6 +130,16 @@ def _by_table(event: Event, workflow: str = "", **details: Any) -> Judgement:
 
 def _xid_45(event: Event, timeline: Timeline) -> Judgement:
     others = timeline.companions(event, any_gpu=True)
+    cause = _CAUSE.search(event.rest)
+    if cause is not None and not timeline.has(int(cause["number"])):
+        # The line that names the fault is gone from the log, and this one knows its number.
+        severity, _ = lookup(int(cause["number"])).judge("")
+        return Judgement(
+            severity=Severity.WARN if severity > Severity.INFO else Severity.INFO,
+            remedy=Remedy.NONE,
+            workflow="follow the other Xid",
+            details={"caused_by": int(cause["number"])},
+        )
     if others:
         return Judgement(
             severity=Severity.INFO, remedy=Remedy.NONE, workflow="follow the other Xid", details={"companions": others}

@@ -65,4 +65,8 @@ def kernel_readonly_remount(sample: KmsgSample) -> Iterator[Finding]:
         # "User initiated shutdown" is followed by the same line as a shutdown for a fault.
         if hit.line.fault == "host.filesystem_shutdown" and hit.subject in asked:
             continue
+        if hit.line.severity is Severity.DEGRADED and re.match(r"(?:loop|ram|zram|nbd)\d", hit.subject):
+            # An image that a user mounted: nothing of the machine's own lies on it.
+            yield hit.finding(Severity.WARN, Remedy.NONE)
+            continue
         yield hit.finding()

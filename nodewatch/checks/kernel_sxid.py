@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nodewatch.checks._api import Phase, check
@@ -17,7 +17,7 @@ _SXID = re.compile(
     re.DOTALL | re.ASCII,
 )
 _KIND = re.compile(r", (?P<kind>Non-fatal|Fatal)\b(?:, Link (?P<link>\d{1,3}))?")
-_DETAIL = re.compile(r", (?:Severity \d|Data \{|Sub-engine)")
+_DETAIL = re.compile(r", (?:Severity (?P<severity>\d)|Data \{|Sub-engine)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,19 +33,21 @@ def kernel_sxid(sample: KmsgSample, thresholds: KernelSxidThresholds) -> Iterato
     """One finding for each switch and number, `gpu.sxid.<number>`: fatal asks for a reboot, non-fatal is a warning.
 
     NVIDIA's Fabric Manager guide: after a fatal SXid the GPUs of the partition, or the whole machine, must be reset before
-    new work starts; a non-fatal one needs no immediate action. A line with neither word is a warning for a human.
+    new work starts; a non-fatal one needs no immediate action. A line with neither word is a warning for a human, and
+    so is one with the data words alone, where the line with the kind is gone from the log.
     """
-    found: dict[tuple[int, str], list[tuple[KmsgRecord, re.Match[str]]]] = {}
-    for record in mentioning(sample.records, "SXid"):
-        match = _SXID.search(record.text[:MAX_LINE])
-        # The lines with severity and data words follow a line with the kind and say nothing new.
-        if match is not None and not _DETAIL.match(match["rest"]) and int(match["number"]) not in thresholds.ignored:
-            found.setdefault((int(match["number"]), match["pci"].lower()), []).append((record, match))
-    for (number, pci), lines in found.items():
+    before = _lines(sample.recent, thresholds)
+    for (number, pci), all_lines in _lines(sample.records, thresholds).items():
+        # The lines with severity and data words stand beside a line with the kind and say nothing new.
+        kinds = [line for line in all_lines if not _DETAIL.match(line[1]["rest"])]
+        if not kinds and (number, pci) in before:
+            continue
+        lines = kinds or all_lines
         severity, remedy, kind = Severity.WARN, Remedy.HUMAN, ""
         for _, match in lines:
             said = _KIND.match(match["rest"])
-            if said is not None and said["kind"] == "Fatal":
+            detail = _DETAIL.match(match["rest"])
+            if (said is not None and said["kind"] == "Fatal") or (detail is not None and detail["severity"] == "1"):
                 severity, remedy, kind = Severity.FATAL, Remedy.REBOOT, "Fatal"
             elif said is not None and not kind:
                 severity, remedy, kind = Severity.WARN, Remedy.NONE, "Non-fatal"
@@ -57,3 +59,15 @@ def kernel_sxid(sample: KmsgSample, thresholds: KernelSxidThresholds) -> Iterato
             remedy=remedy,
             evidence=evidence(lines[0][0], sxid=number, kind=kind or None, links=links, count=len(lines)),
         )
+
+
+def _lines(
+    records: Sequence[KmsgRecord], thresholds: KernelSxidThresholds
+) -> dict[tuple[int, str], list[tuple[KmsgRecord, re.Match[str]]]]:
+    """The lines of each number and switch, in order."""
+    found: dict[tuple[int, str], list[tuple[KmsgRecord, re.Match[str]]]] = {}
+    for record in mentioning(records, "SXid"):
+        match = _SXID.search(record.text[:MAX_LINE])
+        if match is not None and int(match["number"]) not in thresholds.ignored:
+            found.setdefault((int(match["number"]), match["pci"].lower()), []).append((record, match))
+    return found

@@ -16,6 +16,7 @@ from .kernel_lines import BEGINNINGS, ask, is_silent_on_benign, outline
             "EXT4-fs (nvme0n1p1): Remounting filesystem read-only",
             ("host.filesystem_readonly", "nvme0n1p1", "degraded", "reboot"),
         ),
+        ("EXT4-fs (loop3): Remounting filesystem read-only", ("host.filesystem_readonly", "loop3", "warn", "none")),
         (
             "BTRFS info (device sda1: state E): forced readonly",
             ("host.filesystem_readonly", "sda1", "degraded", "reboot"),

@@ -56,6 +56,20 @@ def test_the_lines_of_one_event_are_one_finding() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "severity", "remedy"),
+    [
+        ("Severity 1 Engine instance 30 Sub-engine instance 00", "fatal", "reboot"),
+        ("Severity 0 Engine instance 30 Sub-engine instance 00", "warn", "human"),
+        ("Data {0x50610002, 0x10100030}", "warn", "human"),
+    ],
+)
+def test_details_without_the_line_that_they_belong_to(text: str, severity: str, remedy: str) -> None:
+    line = f"nvidia-nvswitch3: SXid (PCI:0000:c1:00.0): 20034, {text}"
+    assert outline(ask("kernel_sxid", line)) == [("gpu.sxid.20034", "0000:c1:00.0", severity, remedy)]
+    assert ask("kernel_sxid", FATAL, line, recent=1) == []
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "nvidia-nvswitch3: SXid (PCI:0000:c1:00.0): garbled, Fatal",

@@ -187,6 +187,14 @@ def test_45_alone_and_after_another() -> None:
     assert (words(both[45]), both[45].evidence["companions"]) == (("info", "none"), [79])
 
 
+@pytest.mark.parametrize(("cause", "severity"), [(149, "warn"), (79, "warn"), (31, "info")])
+def test_45_that_names_a_fault_which_the_log_has_lost(cause: int, severity: str) -> None:
+    line = f"NVRM: Xid (PCI:0000:dc:00): 45, pid=18, name=python3, Ch 00000001 caused by previous Xid {cause}"
+    (finding,) = ask("kernel_xid", line)
+    assert (words(finding), finding.evidence["caused_by"]) == ((severity, "none"), cause)
+    assert words(by_number(ask("kernel_xid", xid(cause, pci="97"), line))[45]) == ("info", "none")
+
+
 def test_a_burst_is_one_finding_with_a_count() -> None:
     (finding,) = ask("kernel_xid", *[xid(31, f"Ch {n}", pid=7) for n in range(500)], step_s=0.001)
     assert (finding.severity.word, finding.evidence["count"], finding.evidence["pids"]) == ("info", 500, [7])
