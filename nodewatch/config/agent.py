@@ -252,6 +252,12 @@ def gpus_expected(config: AgentConfig, detected_type: str) -> int | None:
     return expected_gpus(config.instance_type or detected_type)
 
 
+def neuron_expected(config: AgentConfig, detected_type: str) -> int | None:
+    """How many Neuron devices the machine should have, by its instance type; None: not known."""
+    row = TABLE.get(config.instance_type or detected_type)
+    return None if row is None else row.neuron_devices
+
+
 def nvlinks_expected(config: AgentConfig, detected_type: str) -> int | None:
     """How many NVLinks each GPU should have, by the configured instance type, else by the detected one; None: not known."""
     row = TABLE.get(config.instance_type or detected_type)
