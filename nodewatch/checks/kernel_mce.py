@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from nodewatch.checks._api import Phase, check
 from nodewatch.checks._kernel import Hit, Line, hits, mentioning, most_within
 from nodewatch.model.health import Finding, Remedy, Severity
-from nodewatch.model.samples import KmsgSample
+from nodewatch.model.samples import KmsgRecord, KmsgSample
 
 _LINES = (
     Line(
@@ -65,6 +65,8 @@ _LINES = (
         subject="firmware",
     ),
 )
+_STARTING_S = 60
+"""Banks are read within the first seconds; a live error that firmware left to be polled comes after a job could have run."""
 _UNCORRECTED = 1 << 61
 """MCi_STATUS.UC (Intel SDM volume 3B, 17.3.2.2; AMD64 APM volume 2, 9.3.2)."""
 
@@ -110,10 +112,25 @@ def _corrected(hit: Hit, thresholds: KernelMceThresholds) -> Finding:
 
 
 def _machine_check(hit: Hit) -> Finding:
-    found = (re.search(r"Bank \d{1,3}: ([0-9a-f]{16})", record.text) for record in hit.records)
-    if any(match is not None and int(match[1], 16) & _UNCORRECTED for match in found):
+    uncorrected = [
+        record
+        for record in hit.records
+        if (match := re.search(r"Bank \d{1,3}: ([0-9a-f]{16})", record.text)) and int(match[1], 16) & _UNCORRECTED
+    ]
+    if uncorrected and all(_is_of_previous_boot(record) for record in uncorrected):
+        return hit.finding(Severity.WARN, is_uncorrected=True, is_of_previous_boot=True)
+    if uncorrected:
         return hit.finding(Severity.DEGRADED, Remedy.REBOOT, is_uncorrected=True)
     return hit.finding(is_uncorrected=False)
+
+
+def _is_of_previous_boot(record: KmsgRecord) -> bool:
+    """Whether the kernel found the error in the banks as it started: the reset that was its remedy has been."""
+    return (
+        "Machine Check: 0 " in record.text
+        and record.since_boot_us is not None
+        and record.since_boot_us < _STARTING_S * 1_000_000
+    )
 
 
 def _firmware(hit: Hit, *, is_old: bool) -> Finding:

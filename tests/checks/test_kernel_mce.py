@@ -67,6 +67,13 @@ def test_records_of_the_boot_before_are_no_veto() -> None:
     assert (finding.severity.word, finding.evidence["is_of_previous_boot"]) == ("warn", True)
 
 
+@pytest.mark.parametrize(("step_s", "expected"), [(1.0, ("warn", "none")), (100.0, ("degraded", "reboot"))])
+def test_what_the_banks_hold_at_the_start_is_of_the_boot_before(step_s: float, expected: tuple[str, str]) -> None:
+    line = "mce: [Hardware Error]: CPU 2: Machine Check: 0 Bank 5: bea0000000000108"
+    (finding,) = ask("kernel_mce", "Linux version 6.1.0", line, step_s=step_s)
+    assert (finding.severity.word, finding.remedy.word) == expected
+
+
 def test_a_site_changes_the_rate() -> None:
     lines = [CE.format(n=1)] * 3
     (finding,) = ask("kernel_mce", *lines, thresholds=KernelMceThresholds(corrected_per_minute=3))
