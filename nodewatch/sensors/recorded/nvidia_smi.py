@@ -21,7 +21,7 @@ _MAX_GPUS = 1024
 _START = re.compile(r"<nvidia_smi_log\b")
 _END = "</nvidia_smi_log>"
 _HANDLE = re.compile(
-    r"Unable to determine the device handle for gpu\s?(?P<pci>[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9A-Fa-f])?"
+    r"Unable to determine the device handle for gpu\s?(?:[0-9]{1,3}:\s{1,4})?(?P<pci>[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9A-Fa-f])?"
     r":?\s*(?P<why>.*)",
     re.IGNORECASE,
 )
@@ -62,6 +62,11 @@ def _parse(recording: Recording) -> Iterator[GpuSample]:
     while (start := _START.search(text, at)) is not None:
         end = text.find(_END, start.end())
         if end < 0:
+            lost = tuple(_lost(text[start.end() :], 0))
+            if lost:
+                # It stops in the middle of its document at a GPU that it cannot reach, and says which.
+                yield replace(_stopped_at(lost, expected), nvlinks_expected=links)
+                return
             raise SensorError("the XML of nvidia-smi is cut off: run nvidia-smi -q -x again and let it end")
         prolog, at = text[at : start.start()], end + len(_END)
         # Only what stands right before the document could belong to it, and none of it reaches the parser.
@@ -136,11 +141,12 @@ def _words(text: str, expected: int | None) -> GpuSample:
         return GpuSample(gpus=(), expected=expected, source="nvidia-smi", partial=partial, version_mismatch=mismatch)
     lost = tuple(_lost(text, 0))
     if lost:
-        partial = "nvidia-smi stopped at a GPU that it cannot reach"
-        return GpuSample(gpus=lost, expected=expected, source="nvidia-smi", partial=partial)
+        return _stopped_at(lost, expected)
     if _NO_GPU.search(text):
         return GpuSample(gpus=(), expected=expected, source="nvidia-smi")
     lower = text.lower()
+    if "nvsmi log" in lower:
+        raise SensorError("this is the text of nvidia-smi -q, which changes with each driver: record it with -q -x")
     for phrase, remedy in _TROUBLE:
         if phrase in lower:
             said = next(line.strip() for line in text.splitlines() if phrase in line.lower())
@@ -148,6 +154,11 @@ def _words(text: str, expected: int | None) -> GpuSample:
     if "<?xml" in lower or "<gpu" in lower:
         raise SensorError("the XML of nvidia-smi is cut off: run nvidia-smi -q -x again and let it end")
     raise SensorError("this is no output of nvidia-smi -q -x: record it with both options")
+
+
+def _stopped_at(lost: tuple[Gpu, ...], expected: int | None) -> GpuSample:
+    partial = "nvidia-smi stopped at a GPU that it cannot reach"
+    return GpuSample(gpus=lost, expected=expected, source="nvidia-smi", partial=partial)
 
 
 def _lost(said: str, first: int) -> Iterator[Gpu]:
