@@ -15,6 +15,13 @@ _COMMANDS = {
     "status": ("nodewatch.cli.status", "status"),
     "explain": ("nodewatch.cli.explain", "explain"),
     "doctor": ("nodewatch.cli.doctor", "doctor"),
+    "plan": ("nodewatch.cli.plan", "plan"),
+    "replace": ("nodewatch.cli.replace", "replace"),
+    "reboot": ("nodewatch.cli.reboot", "reboot"),
+    "drain": ("nodewatch.cli.drain", "drain"),
+    "return": ("nodewatch.cli.return_", "return_"),
+    "pause": ("nodewatch.cli.pause", "pause"),
+    "resume": ("nodewatch.cli.resume", "resume"),
     "check": ("nodewatch.cli.check", "check"),
     "replay": ("nodewatch.cli.replay", "replay"),
     "lab": ("nodewatch.lab.command", "lab"),
@@ -51,6 +58,9 @@ def root() -> None:
     nodewatch status              the cluster, its cases and its marked jobs
     nodewatch explain n2          what happened to a node, and why
     nodewatch explain 17          what happened to a job, and why
+    nodewatch plan                what it would do now, and what it holds back
+    nodewatch replace n2          have a machine replaced, when its jobs are done
+    nodewatch pause --for 2h      no new repair for a while
     nodewatch check --deep n2     test a node as deeply as after a repair
     nodewatch replay --sensor kmsg FILE
                                   what a recording of a machine amounts to

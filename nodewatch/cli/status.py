@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from nodewatch.cli.ask import DEFAULT_SOCKET, ask
+from nodewatch.cli.pause import pause_line
 from nodewatch.cli.table import table
 
 
@@ -28,6 +29,7 @@ def status(ctx: click.Context, as_json: bool, socket: Path) -> None:
 def render(answer: Mapping[str, Any]) -> str:
     """The answer as text."""
     parts = [f"mode {answer['mode']}" + (", paused" if answer["paused"] else "")]
+    parts += [f"paused: {pause_line(pause)}" for pause in answer["pauses"]]
     parts += [f"SLURM UNREADABLE: {answer['slurm_error']}"] if answer["slurm_error"] else []
     parts += [f"EC2 UNREADABLE: {answer['ec2_error']}"] if answer["ec2_error"] else []
     parts += [f"set-up: {problem}" for problem in answer["problems"]]

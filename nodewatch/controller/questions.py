@@ -6,7 +6,7 @@ import pwd
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from nodewatch.controller import views
+from nodewatch.controller import verbs, views
 from nodewatch.controller.engine import Engine
 from nodewatch.errors import JournalError
 from nodewatch.model.hostlist import expand
@@ -54,6 +54,12 @@ class Questions:
                         for key in keys
                     ]
                 }
+            case "plan":
+                return verbs.show_plan(engine, as_if_acting=bool(question.get("as_if_acting")), now=now)
+            case "verb":
+                return self._verb(question, uid, now)
+            case "pause" | "resume":
+                return self._acting(uid, lambda: verbs.pause(engine, question, by=_name_of(uid), now=now))
             case other:
                 return {"error": f"not a question that this release knows: {other!r}"}
 
@@ -66,6 +72,19 @@ class Questions:
             return {"error": f"{error}: nothing was done"}
         self._wake()
         return answer
+
+    def _verb(self, question: Mapping[str, Any], uid: int, now: float) -> Mapping[str, Any]:
+        try:
+            names = self._nodes(question)
+        except ValueError as error:
+            return {"error": str(error)}
+
+        def act() -> Mapping[str, Any]:
+            verb = str(question["verb"])
+            return verbs.repair_or_service(self._engine, verb, names, question, by=_name_of(uid), now=now)
+
+        # What it would do may be looked at by anyone.
+        return act() if question.get("dry_run") else self._acting(uid, act)
 
     def _nodes(self, question: Mapping[str, Any]) -> list[str]:
         """The node names that the question means. Raises ValueError with one sentence."""

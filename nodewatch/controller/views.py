@@ -25,6 +25,11 @@ def status(
         "at": now,
         "mode": rules.mode,
         "paused": rules.paused,
+        "pauses": [
+            {"scope": pause.scope, "until": pause.until, "by": pause.by, "reason": pause.reason}
+            for _, pause in sorted(ledger.pauses.items())
+            if pause.until is None or now < pause.until
+        ],
         "slurm_error": snapshot.slurm_error,
         "ec2_error": snapshot.ec2_error,
         "problems": list(problems),

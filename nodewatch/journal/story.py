@@ -36,6 +36,12 @@ def _about_node(record: Record, node: str | None) -> str | None:
             passed = data.get("passed")
             way = f", they gave way to job {data['gave_way_to']}" if data.get("gave_way_to") else ""
             return words[passed if isinstance(passed, bool) else None] + way + _failures(data)
+        case "operator_asked" if node in data["nodes"]:
+            forced = ", without waiting for jobs or limits" if data.get("force") else ""
+            because = f": {data['reason']}" if data.get("reason") else ""
+            return f"{data.get('by') or 'an operator'} asked to {data['verb']} it{forced}{because}"
+        case "paused" | "resumed" if {"cluster", f"node:{node}"}.intersection(data["scopes"]):
+            return f"repairs were {record.kind} by {data.get('by') or 'an operator'}"
         case "check_asked" if node in data["nodes"]:
             return f"{data['suite']} checks were asked for by {data.get('by') or 'an operator'}"
         case "hook_denied" if data.get("node") == node:

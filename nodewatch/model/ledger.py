@@ -201,6 +201,31 @@ class CheckWish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """An operator's `nodewatch replace|reboot|drain|return` for one node, until it is fulfilled."""
+
+    key: str
+    verb: str
+    node: str
+    at: float
+    by: str = ""
+    reason: str = ""
+    is_forced: bool = False
+    """Neither jobs nor limits are waited for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """No new repair in `scope`: `cluster`, `partition:NAME` or `node:NAME`; until a time, or until somebody ends it."""
+
+    scope: str
+    at: float
+    until: float | None
+    by: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckRun:
     """A validation outside of any repair, asked of an agent."""
 
@@ -229,6 +254,10 @@ class Ledger:
     agents: Mapping[str, KnownAgent] = field(default_factory=dict)
     validations: Mapping[str, Validated] = field(default_factory=dict)
     """Answers to the validations of open cases by key."""
+    wishes: Mapping[str, Wish] = field(default_factory=dict)
+    """By node."""
+    pauses: Mapping[str, Pause] = field(default_factory=dict)
+    """By scope."""
     check_wishes: Mapping[str, CheckWish] = field(default_factory=dict)
     """By key, until they are fulfilled or withdrawn."""
     check_runs: Mapping[str, CheckRun] = field(default_factory=dict)

@@ -24,6 +24,7 @@ from nodewatch.model.ledger import (
     Validated,
 )
 from nodewatch.model.records import Record
+from nodewatch.policy import wishes
 
 _CLOSED_CASES_KEPT = 2000
 _JOBS_KEPT = 5000
@@ -88,10 +89,10 @@ def _validated(ledger: Ledger, record: Record) -> Ledger:
     ended = [known for known in runs.values() if known.answer is not None]
     if len(ended) > _CHECK_RUNS_KEPT:
         del runs[min(ended, key=lambda known: known.at).action.key]
-    wishes = ledger.check_wishes
+    asked = ledger.check_wishes
     if not answer.gave_way_to:
-        wishes = {k: wish for k, wish in wishes.items() if not key.startswith(f"{wish.key}.")}
-    return dataclasses.replace(ledger, check_runs=runs, check_wishes=wishes)
+        asked = {k: wish for k, wish in asked.items() if not key.startswith(f"{wish.key}.")}
+    return dataclasses.replace(ledger, check_runs=runs, check_wishes=asked)
 
 
 def _answer(record: Record) -> Validated:
@@ -121,22 +122,22 @@ def _answer(record: Record) -> Validated:
 
 
 def _check_asked(ledger: Ledger, record: Record) -> Ledger:
-    wishes = dict(ledger.check_wishes)
+    asked = dict(ledger.check_wishes)
     for node in record.data["nodes"]:
         key = f"deep:{node}:{int(record.at)}"
         wish = CheckWish(
             key=key, node=str(node), suite=str(record.data["suite"]), at=record.at, by=str(record.data.get("by", ""))
         )
         # The newest wish for a node takes the place of an older one that waits.
-        wishes = {k: known for k, known in wishes.items() if known.node != wish.node}
-        wishes[key] = wish
-    return dataclasses.replace(ledger, check_wishes=wishes)
+        asked = {k: known for k, known in asked.items() if known.node != wish.node}
+        asked[key] = wish
+    return dataclasses.replace(ledger, check_wishes=asked)
 
 
 def _check_withdrawn(ledger: Ledger, record: Record) -> Ledger:
     nodes = set(record.data["nodes"])
-    wishes = {key: wish for key, wish in ledger.check_wishes.items() if wish.node not in nodes}
-    return dataclasses.replace(ledger, check_wishes=wishes)
+    left = {key: wish for key, wish in ledger.check_wishes.items() if wish.node not in nodes}
+    return dataclasses.replace(ledger, check_wishes=left)
 
 
 def _job_started(ledger: Ledger, record: Record) -> Ledger:
@@ -223,6 +224,7 @@ def _case(ledger: Ledger, record: Record) -> Ledger:
         failed += 1
     if case.step is Step.WATCHING and case.rung is Rung.REPLACE:
         failed = 0
+    ledger = wishes.settled_by_case(ledger, case)
     return dataclasses.replace(ledger, cases=cases, actions=actions, failed_replacements=failed)
 
 
@@ -243,6 +245,7 @@ def _done(ledger: Ledger, record: Record) -> Ledger:
         ledger, dataclasses.replace(before, state=ActionState.DONE, at=record.at, result=result, error="")
     )
     action = before.action
+    ledger = wishes.settled_by_action(ledger, key)
     if isinstance(action, act.Launch):
         launches = (*ledger.replacements, record.at)[-100:]
         return dataclasses.replace(ledger, replacements=launches)
@@ -280,6 +283,9 @@ _HANDLERS = {
     "hello": _agent,
     "verdict": _agent,
     "validated": _validated,
+    "operator_asked": wishes.asked,
+    "paused": wishes.paused,
+    "resumed": wishes.resumed,
     "check_asked": _check_asked,
     "check_withdrawn": _check_withdrawn,
     "job_started": _job_started,

@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 from nodewatch.model.cluster import Snapshot
 from nodewatch.model.ledger import Case, Ledger, Rung
+from nodewatch.policy import wishes
 from nodewatch.policy.rules import Group, Rules
 from nodewatch.policy.verbs import FAMILY, asked
 
@@ -18,9 +19,11 @@ def observing(rules: Rules) -> str | None:
     return None
 
 
-def paused(rules: Rules) -> str | None:
-    """No new repair while an administrator has paused the controller."""
-    return "paused by [policy] paused = true in controller.toml" if rules.paused else None
+def paused(node: str, ledger: Ledger, snapshot: Snapshot, rules: Rules, now: float) -> str | None:
+    """No new repair while an administrator has paused the controller, the node's partition, or the node."""
+    if rules.paused:
+        return "paused by [policy] paused = true in controller.toml"
+    return wishes.pause_of(node, ledger, snapshot, now)
 
 
 def unmanaged(case: Case, rules: Rules) -> str | None:
@@ -35,7 +38,8 @@ def foreign(case: Case, snapshot: Snapshot) -> str | None:
     node = snapshot.nodes.get(case.node)
     if node is None:
         return f"Slurm does not know {case.node}"
-    if node.is_foreign and not (case.family == FAMILY and asked(node) is not None):
+    is_meant = case.family == FAMILY and (wishes.is_wished(case) or asked(node) is not None)
+    if node.is_foreign and not is_meant:
         return f"{case.node} was taken out of service by somebody else ({node.reason or 'no reason given'}): left alone"
     return None
 

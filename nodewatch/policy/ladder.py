@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from nodewatch.model.health import Finding, Remedy, Severity
 from nodewatch.model.ledger import Case, Rung
 from nodewatch.policy.rules import Rules
+from nodewatch.policy.verbs import FAMILY
 
 _BY_REMEDY = {
     Remedy.NONE: Rung.OBSERVE,
@@ -48,6 +49,9 @@ def opening_rung(finding: Finding, node: str, history: Iterable[Case], rules: Ru
     replacement which did not help is itself a try of REPLACE.
     """
     rung = first_rung(finding, rules)
+    if finding.family == FAMILY:
+        # An operator who asks for a second reboot means a reboot.
+        return rung
     tried = [
         step
         for case in history

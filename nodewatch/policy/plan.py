@@ -14,7 +14,7 @@ from nodewatch.model.cluster import SlurmNode, Snapshot
 from nodewatch.model.health import Finding, NodeState, Remedy, Severity, StandingFinding
 from nodewatch.model.ledger import Case, Ledger, Rung, Step
 from nodewatch.model.plan import Held, Judgement, Plan
-from nodewatch.policy import deep_checks, guards, repair, requeue, spares, verbs
+from nodewatch.policy import deep_checks, guards, repair, requeue, spares, verbs, wishes
 from nodewatch.policy.attempts import due
 from nodewatch.policy.ladder import opening_rung
 from nodewatch.policy.lost import is_silent, lost_nodes
@@ -29,7 +29,7 @@ def plan(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Plan:
     if snapshot.slurm_error is not None:
         why = f"Slurm could not be read ({snapshot.slurm_error}): nothing is done on half a picture"
         return Plan(held=(Held(subject="cluster", why=why),))
-    faults = _faults(snapshot, rules, now)
+    faults = _faults(snapshot, ledger, rules, now)
     held: list[Held] = []
     cases: dict[str, Case] = {case.case_id: case for case in ledger.open_cases}
     for name, node in sorted(snapshot.nodes.items()):
@@ -49,6 +49,7 @@ def plan(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Plan:
         *(a for a in actions if isinstance(a, act.MACHINE)),
     ]
     actions += requeue.free_kept(ledger, rules, now)
+    actions += [a for a in wishes.actions(ledger, snapshot) if due(a, ledger, rules, now)]
     actions += [a for a in spares.top_up(snapshot, ledger, rules, now) if due(a, ledger, rules, now)]
     checks = deep_checks.wanted(snapshot, ledger, cases.values(), rules, now)
     actions += checks.by_itself
@@ -73,7 +74,7 @@ def validation_requests(node: str, ledger: Ledger, rules: Rules, now: float) -> 
     return cases + deep_checks.requests(node, ledger, rules, now)
 
 
-def _faults(snapshot: Snapshot, rules: Rules, now: float) -> Faults:
+def _faults(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Faults:
     worst: dict[tuple[str, str], StandingFinding] = {}
 
     def take(node: str, standing: StandingFinding) -> None:
@@ -88,6 +89,8 @@ def _faults(snapshot: Snapshot, rules: Rules, now: float) -> Faults:
             for standing in view.verdict.findings:
                 take(name, standing)
     for name, standing in lost_nodes(snapshot, rules, now):
+        take(name, standing)
+    for name, standing in wishes.findings(ledger):
         take(name, standing)
     for name, node in sorted(snapshot.nodes.items()):
         rung = verbs.asked(node)
@@ -231,19 +234,21 @@ def _why_not(
     brake = guards.observing(rules)
     if brake is not None:
         return f"{brake}; would drain {case.node} and go to {case.rung.word} for {case.fault} on {case.subject}"
-    reason = (
-        guards.paused(rules)
-        or guards.unmanaged(case, rules)
-        or guards.foreign(case, snapshot)
-        or guards.in_maintenance(case, snapshot)
-        or guards.unsettled(case, rules, now)
-        or guards.storming(case.family, ledger, tuple(cases.values()), rules, now)
-    )
+    reason = guards.unmanaged(case, rules) or guards.foreign(case, snapshot) or guards.in_maintenance(case, snapshot)
+    if not wishes.is_forced(case):
+        reason = (
+            reason
+            or guards.paused(case.node, ledger, snapshot, rules, now)
+            or guards.unsettled(case, rules, now)
+            or guards.storming(case.family, ledger, tuple(cases.values()), rules, now)
+        )
     if reason is not None or group is None:
         return reason
     other = next((c for c in cases.values() if c.node == case.node and c.is_admitted and c is not case), None)
     if other is not None:
         return f"{case.node} is under repair already, for {other.fault} ({other.case_id})"
+    if wishes.is_forced(case):
+        return None
     members = sum(1 for name in snapshot.nodes if group.holds(name))
     out = len({c.node for c in cases.values() if group.holds(c.node) and guards.counts_as_out(c)})
     return guards.max_out(group, members, out, rules)

@@ -10,7 +10,7 @@ from nodewatch.model import actions as act
 from nodewatch.model.cluster import SPARE_REASON, AgentView, Snapshot
 from nodewatch.model.health import Severity
 from nodewatch.model.ledger import ActionState, Case, Ledger, Rung, Step
-from nodewatch.policy import guards, spares
+from nodewatch.policy import guards, spares, wishes
 from nodewatch.policy.attempts import blocked, due
 from nodewatch.policy.ladder import rung_after
 from nodewatch.policy.lost import is_silent
@@ -123,7 +123,7 @@ def _draining(case: Case, scene: Scene) -> StepOutcome:
     held: list[str] = []
     if not node.is_out or node.is_spare or not node.is_ours:
         wanted.append(act.Drain(key=key_of(case, "drain"), node=case.node, reason=owned_reason(case)))
-    if case.family == "node" and not node.is_down:
+    if (case.family == "node" or wishes.is_forced(case)) and not node.is_down:
         # Without this slurmctld waits SlurmdTimeout (300 s) for a machine that is gone, and its jobs with it.
         wanted.append(act.MarkDown(key=key_of(case, "down"), node=case.node, reason=owned_reason(case)))
     actions = tuple(a for a in wanted if due(a, scene.ledger, scene.rules, scene.now))

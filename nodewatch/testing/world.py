@@ -24,6 +24,7 @@ from nodewatch.policy.plan import plan
 from nodewatch.policy.requeue import limit_of
 from nodewatch.policy.rules import Group, Rules
 from nodewatch.policy.verbs import asked
+from nodewatch.policy.wishes import is_forced, is_wished
 from nodewatch.testing.ec2 import FakeEc2
 from nodewatch.testing.journal import MemoryJournal
 from nodewatch.testing.slurm import FakeSlurm
@@ -227,16 +228,22 @@ class World:
         """Called at the instant at which the controller changes a node or its machine."""
         known = self.slurm.node_table[node]
         launched = any(case.new_instance for case in self.cases(node) if case.is_open)
-        assert not known.is_foreign or asked(known) is not None or (launched and verb in ("terminate", "address")), (
-            f"{verb} {node}, which somebody else took out of service ({known.reason})"
-        )
+        wished = node in self.engine.ledger.wishes or any(is_wished(case) for case in self.cases(node) if case.is_open)
+        assert (
+            not known.is_foreign
+            or wished
+            or asked(known) is not None
+            or (launched and verb in ("terminate", "address"))
+        ), f"{verb} {node}, which somebody else took out of service ({known.reason})"
         is_lost = any(case.family == "node" for case in self.cases(node) if case.is_open)
         busy = [job.job_id for job in self.slurm.job_table.values() if job.is_running and node in job.nodes]
+        is_lost = is_lost or any(is_forced(case) for case in self.cases(node) if case.is_open)
         if verb in ("terminate", "reboot") and not is_lost:
             assert not busy, f"{verb} {node} under the jobs {busy}"
 
     def _check_blast_radius(self) -> None:
-        out = {case.node for case in self.engine.ledger.open_cases if case.is_out}
+        # An operator who forces a repair is told of the limit and passes it.
+        out = {case.node for case in self.engine.ledger.open_cases if case.is_out and not is_forced(case)}
         assert len(out) <= self.rules.max_out, f"{sorted(out)} are out, the limit is {self.rules.max_out}"
 
     def _check_one_machine_a_name(self) -> None:

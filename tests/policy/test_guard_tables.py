@@ -51,8 +51,9 @@ def says(reason: str | None, words: str | None) -> None:
 def test_the_two_switches() -> None:
     says(guards.observing(RULES), None)
     says(guards.observing(Rules()), 'until [policy] mode = "act"')
-    says(guards.paused(RULES), None)
-    says(guards.paused(Rules(paused=True)), "paused = true")
+    snapshot, ledger = Snapshot(taken_at=NOW), Ledger()
+    says(guards.paused("n1", ledger, snapshot, RULES, NOW), None)
+    says(guards.paused("n1", ledger, snapshot, Rules(paused=True), NOW), "paused = true")
 
 
 @pytest.mark.parametrize(("node", "words"), [("n1", None), ("login", "login is in no group of controller.toml")])
