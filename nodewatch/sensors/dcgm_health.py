@@ -100,7 +100,7 @@ def _of_json(body: Mapping[str, Any]) -> DcgmHealthSample:
 
 def _entities(group: str, node: Mapping[str, Any]) -> Iterator[DcgmIncident]:
     for number, entity in _children(node):
-        found = re.search(r"[0-9]+", number)
+        found = re.search(r"[0-9]{1,9}", number)
         identifier = int(found[0]) if found else None
         systems = [
             incident

@@ -46,7 +46,7 @@ class _Test:
 def parse_tables(text: str) -> Iterator[DcgmDiagSample]:
     """The run in each table of `text`, in order; nothing when there is no table.
 
-    Raises SensorError, after what could be read, when a table has no end or when dcgmi says beside the tables that a run failed.
+    Raises SensorError, after what could be read, when a table has no end or dcgmi says beside it that a run failed.
     """
     headers = list(_HEADER.finditer(text))
     between = text[: headers[0].start()] if headers else ""
@@ -124,7 +124,7 @@ def _add_status(test: _Test, said: str) -> None:
         return
     found = _STATUS.match(said)
     if found is not None and found["ids"]:
-        ids = tuple(int(number) for number in found["ids"].split(",") if number.strip())
+        ids = tuple(int(number) for number in re.findall(r"[0-9]{1,9}", found["ids"]))
         test.results.append(_result(test, _WORDS[found["said"]], said, ids))
     elif said != test.overall or found is None:
         test.results.append(_result(test, _WORDS[found["said"]] if found else "unknown", said, ()))

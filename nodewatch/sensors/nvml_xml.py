@@ -58,8 +58,7 @@ def read_gpu(node: Element, index: int) -> Gpu:
         failed_fields=tuple(sorted({tag for tag, text in leaves if text.lower().strip("[]") in _FAILED})),
         remap_pending=_flag(node, "remapped_rows/remapped_row_pending"),
         # Drivers of 2025 (R590) say the same of a board as a whole: its memory has no repair left.
-        remap_failed=_flag(node, "ecc_errors/unrepairable_memory")
-        or _flag(node, "remapped_rows/remapped_row_failure"),
+        remap_failed=_flag(node, "ecc_errors/unrepairable_memory") or _flag(node, "remapped_rows/remapped_row_failure"),
         remapped_correctable=_number(node, "remapped_rows/remapped_row_corr"),
         remapped_uncorrectable=_number(node, "remapped_rows/remapped_row_unc"),
         remap_banks=_banks(node),

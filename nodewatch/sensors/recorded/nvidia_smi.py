@@ -21,7 +21,8 @@ _MAX_GPUS = 1024
 _START = re.compile(r"<nvidia_smi_log\b")
 _END = "</nvidia_smi_log>"
 _HANDLE = re.compile(
-    r"Unable to determine the device handle for gpu\s?(?:[0-9]{1,3}:\s{1,4})?(?P<pci>[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9A-Fa-f])?"
+    r"Unable to determine the device handle for gpu\s?(?:[0-9]{1,3}:\s{1,4})?"
+    r"(?P<pci>[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9A-Fa-f])?"
     r":?\s*(?P<why>.*)",
     re.IGNORECASE,
 )

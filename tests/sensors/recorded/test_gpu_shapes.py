@@ -65,6 +65,10 @@ TABLES: dict[str, tuple[str, Outline]] = {
         HEAD + section("Stress") + row("Targeted Stress", "Fail - GPU 2") + row("Targeted Power", "Pass - All") + RULE,
         ("findings", [("gpu.dcgm.targeted_stress", "gpu-2", "degraded", "human")]),
     ),
+    "numbers that lost their commas": (
+        HEAD + section("Stress") + row("Targeted Power", "Pass - GPUs: 0   2") + row("", "Fail - GPU: 1") + RULE,
+        ("findings", [("gpu.dcgm.targeted_power", "gpu-1", "degraded", "human")]),
+    ),
     "one message about all GPUs": (
         HEAD + section("Deployment") + row("Persistence Mode", "Fail") + message("Error", PERSISTENCE) + RULE,
         ("findings", [("config.persistence_mode", "gpus", "warn", "restart_service")]),
@@ -167,3 +171,9 @@ def test_nccl(form: str, speed: str, expected: Outline, tmp_path: Path) -> None:
         text = text.replace("\n#", "\n").removeprefix("#")
     assert outline("nccl", text, tmp_path, "p5.48xlarge") == expected
     assert outline("nccl", text, tmp_path, "x1.unheard") == ("ok", [])
+
+
+def test_a_part_with_a_number_of_five_thousand_digits(tmp_path: Path) -> None:
+    body = {"Overall Health": {"value": "Failure"}, "GPU": {"children": {"9" * 5000: {"value": "Failure"}}}}
+    status, findings = outline("dcgm-health", json.dumps({"body": body}), tmp_path)
+    assert status == "findings" and [severity for _, _, severity, _ in findings] == ["degraded"]
