@@ -1,9 +1,16 @@
-"""What a site's Slurm configuration lacks for nodewatch to work, from what `scontrol show config` says."""
+"""What a site's Slurm configuration lacks for nodewatch to work, from what `scontrol show config` or slurm.conf says.
+
+The rules about our programs stand here, those about single values in doctor_values.py. Figures that are not ours are those of
+slurm.conf(5); what a failing prolog or epilog does was seen on Slurm 24.11.5 (docs/hooks.md).
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+
+from nodewatch.policy.doctor_settings import Advice, SlurmSettings
+from nodewatch.policy.doctor_values import value_advice
 
 HOOKS = "/usr/lib/nodewatch/hooks"
 _PROGRAMS = {
@@ -16,40 +23,55 @@ _PROGRAMS = {
 
 
 def slurm_problems(config: Mapping[str, str], plugstack: str | None) -> list[str]:
-    """One sentence a problem: what is missing, what that costs, and the line to add. Empty when all is well.
+    """One sentence for each thing that must be changed: what is missing, what that costs, and the line to add."""
+    return [advice.sentence for advice in slurm_advice(config, plugstack) if advice.is_needed]
 
-    `config` is slurmctld's configuration by parameter, `plugstack` the text of its plugstack.conf (None: unreadable).
+
+def slurm_advice(config: Mapping[str, str], plugstack: str | None, *, release: str = "") -> list[Advice]:
+    """What must and what should be changed. Empty when all is well.
+
+    `config` is slurmctld's configuration by parameter; one that is not there has Slurm's default. `plugstack` is the text of
+    plugstack.conf (None: unreadable). `release` says which Slurm it is where `config` does not, such as 25.11.
     A site's own scripts that call ours are not seen from here, which each sentence about a program allows for.
     """
-    problems = []
+    settings = SlurmSettings(config, release=release)
+    return [*_programs(settings), *_plugin(settings, plugstack), *value_advice(settings)]
+
+
+def _programs(settings: SlurmSettings) -> Iterator[Advice]:
     for parameter, (program, cost) in _PROGRAMS.items():
-        values = [value for key, value in config.items() if re.fullmatch(rf"{parameter}(\[\d+\])?", key)]
-        if not any("nodewatch" in value for value in values):
-            problems.append(
-                f"slurm.conf: {parameter} does not call nodewatch, so {cost}: set {parameter}={HOOKS}/{program}, "
-                "or call it from the site's own script"
+        if not any("nodewatch" in value for value in settings.every(parameter)):
+            yield Advice(
+                parameter=parameter,
+                sentence=f"slurm.conf: {parameter} does not call nodewatch, so {cost}: set {parameter}={HOOKS}/{program}, "
+                "or call it from the site's own script",
             )
-    where = config.get("PlugStackConfig", "(null)").replace("(null)", "plugstack.conf")
+    if not any("nodewatch" in value for value in settings.every("TaskProlog")):
+        yield Advice(
+            parameter="TaskProlog",
+            is_needed=False,
+            sentence="slurm.conf: TaskProlog does not call nodewatch, so the output of a resumed job does not say which start "
+            f"it is: set TaskProlog={HOOKS}/task_prolog, or call it from the site's own script",
+        )
+
+
+def _plugin(settings: SlurmSettings, plugstack: str | None) -> Iterator[Advice]:
+    where = settings.text("PlugStackConfig") or "plugstack.conf"
     if plugstack is None:
-        problems.append(
-            f"{where} cannot be read, so it is not known whether sbatch has --auto-resume: make it readable"
+        yield Advice(
+            parameter="PlugStackConfig",
+            sentence=f"{where} cannot be read, so it is not known whether sbatch has --auto-resume: make it readable",
         )
     elif not re.search(r"^\s*(optional|required)\s+\S*nodewatch", plugstack, re.MULTILINE):
-        problems.append(
-            f"{where} does not load our plugin, so sbatch has no --auto-resume: add the line "
-            "`optional nodewatch_auto_resume.so`"
+        yield Advice(
+            parameter="PlugStackConfig",
+            sentence=f"{where} does not load our plugin, so sbatch has no --auto-resume: add the line "
+            "`optional nodewatch_auto_resume.so`",
         )
-    scheduler = config.get("SchedulerParameters", "")
-    if "nohold_on_prolog_fail" not in scheduler:
-        problems.append(
-            "slurm.conf: SchedulerParameters lacks nohold_on_prolog_fail, so a job that our prolog turns away stays held: "
-            "add it"
+    elif re.search(r"^\s*required\s+\S*nodewatch", plugstack, re.MULTILINE):
+        yield Advice(
+            parameter="PlugStackConfig",
+            is_needed=False,
+            sentence=f"{where} requires our plugin, so no job starts where it cannot be loaded, as after an update of Slurm: "
+            "write `optional nodewatch_auto_resume.so`",
         )
-    if config.get("JobRequeue", "1") == "0":
-        problems.append("slurm.conf: JobRequeue=0, so jobs cannot be started again: set JobRequeue=1")
-    if config.get("JobFileAppend", "0") == "0":
-        problems.append(
-            "slurm.conf: JobFileAppend=0, so a job restarted without --open-mode=append may overwrite its own output: "
-            "set JobFileAppend=1"
-        )
-    return problems

@@ -245,12 +245,15 @@ def fake_scontrol(tmp_path: Path, answer: str, code: int = 0) -> dict[str, str]:
 GOOD = """Configuration data as of 2026-01-01T00:00:00
 Epilog[0]               = /usr/lib/nodewatch/hooks/epilog
 EpilogSlurmctld[0]      = /usr/lib/nodewatch/hooks/epilog_slurmctld
+HealthCheckInterval     = 30 sec
 HealthCheckProgram      = /usr/lib/nodewatch/hooks/healthcheck
 JobFileAppend           = 1
 JobRequeue              = 1
 PlugStackConfig         = {plugstack}
 Prolog[0]               = /usr/lib/nodewatch/hooks/prolog
+PrologFlags             = Alloc
 PrologSlurmctld[0]      = /usr/lib/nodewatch/hooks/prolog_slurmctld
+RebootProgram           = /usr/sbin/reboot
 SchedulerParameters     = nohold_on_prolog_fail
 SLURM_VERSION           = 24.11.5
 """
@@ -261,9 +264,38 @@ def test_doctor_on_a_good_set_up(tmp_path: Path) -> None:
     plugstack.write_text("optional nodewatch_auto_resume.so\n")
     environment = fake_scontrol(tmp_path, GOOD.format(plugstack=plugstack))
     done = run("doctor", **environment)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "nothing to change\n", "")
+    assert (done.returncode, done.stdout) == (0, "nothing to change\n")
+    assert "more would be well: nodewatch doctor --advice" in done.stderr
     done = run("doctor", "--json", **environment)
-    assert (done.returncode, json.loads(done.stdout)) == (0, {"slurm_version": "24.11.5", "problems": []})
+    said = json.loads(done.stdout)
+    assert (done.returncode, said["slurm_version"], said["problems"]) == (0, "24.11.5", [])
+    done = run("doctor", "--advice", **environment)
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == ["nothing to change", *(f"advice: {sentence}" for sentence in said["advice"])]
+
+
+def test_doctor_on_a_sites_file(tmp_path: Path) -> None:
+    """No slurmctld, no scontrol: the file, what it includes, and plugstack.conf beside it."""
+    lines = (Path(__file__).parents[2] / "slurm_hooks" / "conf" / "slurm.conf").read_text()
+    (tmp_path / "nodewatch.conf").write_text(lines)
+    (tmp_path / "plugstack.conf").write_text("optional nodewatch_auto_resume.so\n")
+    conf = tmp_path / "slurm.conf"
+    conf.write_text("ClusterName=x\nSlurmUser=slurm\nRebootProgram=/usr/sbin/reboot\nInclude nodewatch.conf\n")
+    done = run("doctor", "--config", conf, PATH=str(tmp_path))
+    assert (done.returncode, done.stdout) == (0, "nothing to change\n"), done.stdout
+    done = run("doctor", "--config", conf, "--release", "25.11", "--json", PATH=str(tmp_path))
+    assert any("enable_expedited_requeue" in sentence for sentence in json.loads(done.stdout)["advice"])
+    conf.write_text(conf.read_text() + "SchedulerParameters=bf_continue\n")
+    done = run("doctor", "--config", conf, PATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "SchedulerParameters is given more than once" in done.stdout
+    assert "lacks nohold_on_prolog_fail" in done.stdout
+
+
+def test_doctor_on_a_file_that_is_not_there(tmp_path: Path) -> None:
+    done = run("doctor", "--config", tmp_path / "slurm.conf")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "cannot be read (No such file or directory)" in done.stderr
 
 
 def test_doctor_follows_what_plugstack_includes(tmp_path: Path) -> None:
@@ -278,7 +310,7 @@ def test_doctor_on_a_bare_one(tmp_path: Path) -> None:
     plugstack = tmp_path / "none.conf"
     done = run("doctor", **fake_scontrol(tmp_path, f"Prolog = (null)\nPlugStackConfig = {plugstack}\n"))
     assert done.returncode == 1
-    assert len(done.stdout.splitlines()) == 8
+    assert len(done.stdout.splitlines()) == 10
     assert f"{plugstack} cannot be read" in done.stdout
 
 

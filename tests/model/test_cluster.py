@@ -62,6 +62,8 @@ def test_states(states: str, true: str) -> None:
         ("IDLE", SPARE, True, False, False),
         ("IDLE+DRAIN", "bad fan, Ada", False, True, False),
         ("IDLE+DRAIN", "", False, True, False),
+        ("IDLE+DRAIN", "Prolog error", False, False, False),
+        ("IDLE+DRAIN", "Epilog error", False, False, False),
         ("IDLE+FAIL", "bad fan, Ada", False, True, False),
         ("DOWN", "bad fan, Ada", False, True, False),
         ("DOWN", "see nodewatch: later", False, True, False),
