@@ -24,7 +24,6 @@ from nodewatch.sensors.procfs import NotHere
 
 _VERSION = re.compile(r"^[ \t]{0,40}Version[ \t]{0,40}:[ \t]{0,40}([0-9]{1,4}(?:\.[0-9]{1,6}){1,3})", re.MULTILINE)
 _ENGINE = re.compile(r"^[ \t]{0,40}Hostengine build info", re.MULTILINE | re.IGNORECASE)
-_NO_ENGINE = re.compile(r"unable to (?:establish a connection|connect to host engine)", re.IGNORECASE)
 _UNITS = ("nvidia-dcgm.service", "dcgm.service")
 
 
@@ -68,16 +67,16 @@ class Dcgm:
     def engine(self, outputs: Sequence[Ran], now: float) -> DcgmEngineSample:  # noqa: ARG002
         """The sample in what `dcgmi -v` printed. Raises NotHere or SensorError."""
         (ran,) = outputs
+        if not self.is_expected and not _ENGINE.search(ran.text):
+            raise NotHere(f"no host engine of DCGM is enabled here, and none answers ({ran.problem or ran.last_line})")
         driver = machine.first_line(self._root / "sys/module/nvidia/version") or None
-        if ran.is_late and self.is_expected:
+        if ran.is_late:
             return DcgmEngineSample(is_answering=False, said=ran.problem or "", driver_version=driver)
         text = ran.must_have_run().text
         engine = _ENGINE.search(text)
         client = _VERSION.search(text)
         if client is None:
             raise SensorError(f"dcgmi -v told no version ({ran.last_line}): run it by hand")
-        if engine is None and not self.is_expected:
-            raise NotHere("no host engine of DCGM is meant to run here")
         self._has_answered = self._has_answered or engine is not None
         version = None if engine is None else _VERSION.search(text, engine.end())
         return DcgmEngineSample(
@@ -91,9 +90,9 @@ class Dcgm:
     def health(self, outputs: Sequence[Ran], now: float) -> DcgmHealthSample:  # noqa: ARG002
         """The sample in what `dcgmi health -c -j` printed. Raises NotHere or SensorError."""
         (ran,) = outputs
+        if not self.is_expected and "Overall Health" not in ran.stdout:
+            raise NotHere(f"no host engine of DCGM is enabled here, and none answers ({ran.problem or ran.last_line})")
         text = ran.must_have_run().stdout
-        if _NO_ENGINE.search(text) and not self.is_expected:
-            raise NotHere("no host engine of DCGM is meant to run here")
         if "watches not enabled" in text.lower() and self._mode != "on":
             raise NotHere("DCGM watches nothing: switch the watches on with dcgmi health -s a")
         *_, last = dcgm_health.parse(text or ran.stderr)

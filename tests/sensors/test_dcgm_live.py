@@ -65,18 +65,30 @@ def test_an_engine_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "did not answer" in sample.said
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        f'[ "$1" = -v ] && {{ {CLIENT}; exit 235; }}\n{NO_ENGINE}',
+        NO_WATCHES,
+        "exit 127",
+        "sleep 60",
+        "echo 'PARSE ERROR'; exit 1",
+    ],
+)
 @pytest.mark.parametrize("which", [0, 1])
-def test_none_is_meant_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int) -> None:
-    script = f'[ "$1" = -v ] && {{ {CLIENT}; exit 235; }}\n{NO_ENGINE}'
+def test_none_is_meant_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, which: int) -> None:
     assert ask(tmp_path, monkeypatch, script, which=which).not_applicable is not None
 
 
-@pytest.mark.parametrize("script", ["exit 126", "exit 127", "exit 1", "printf '\\377\\376'", "sleep 60"])
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize(
+    ("script", "which"),
+    [(script, which) for script in ("exit 126", "exit 127", "exit 1", "printf '\\377\\376'") for which in (0, 1)]
+    + [("sleep 60", 1)],
+)
 def test_what_tells_nothing_is_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, which: int
 ) -> None:
-    reading = ask(tmp_path, monkeypatch, script, which=which)
+    reading = ask(tmp_path, monkeypatch, script, which=which, enabled=True)
     assert (reading.sample, reading.not_applicable) == (None, None)
     assert reading.error
 
@@ -94,11 +106,12 @@ def test_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_report_that_is_cut_off_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "cut off" in (ask(tmp_path, monkeypatch, f"echo '{HEALTHY[:40]}'", which=1).error or "")
+    assert "cut off" in (ask(tmp_path, monkeypatch, f"echo '{HEALTHY[:40]}'", which=1, enabled=True).error or "")
 
 
 def test_watches_that_are_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "dcgmi health -s a" in (ask(tmp_path, monkeypatch, NO_WATCHES, which=1).not_applicable or "")
+    reading = ask(tmp_path, monkeypatch, NO_WATCHES, which=1, enabled=True)
+    assert "dcgmi health -s a" in (reading.not_applicable or "")
 
 
 def test_watches_that_should_be_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
