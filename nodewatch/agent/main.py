@@ -27,12 +27,20 @@ from nodewatch.agent.state import StateFile
 from nodewatch.agent.validation import write_sensor
 from nodewatch.checks._api import load_checks
 from nodewatch.clients.munge import Munge
-from nodewatch.config.agent import AgentConfig, CheckSettings, check_settings, warnings_of
+from nodewatch.config.agent import (
+    AgentConfig,
+    CheckSettings,
+    check_settings,
+    efa_expected,
+    gpus_expected,
+    warnings_of,
+)
 from nodewatch.config.load import load
 from nodewatch.errors import NodewatchError
 from nodewatch.model.samples import KmsgSample
 from nodewatch.policy.verdicts import CheckRule, Rules
 from nodewatch.sensors import machine
+from nodewatch.sensors.deep.suite import Suite, deep_sensors
 from nodewatch.sensors.kmsg import KernelLog
 from nodewatch.sensors.reading import PolledSensor
 from nodewatch.service import Notifier, watchdog_interval_s
@@ -66,10 +74,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def readable(checks: Mapping[str, CheckSettings], sensors: Sequence[PolledSensor]) -> Mapping[str, CheckSettings]:
     """The checks whose samples this agent reads.
 
-    Others judge what is run on demand or recorded; waited for here, they would make every node unknown for ever.
+    Others judge what is only recorded here; waited for, they would make every node unknown for ever.
     """
     read = {KmsgSample, *(sensor.reads for sensor in sensors)}
     return {name: each for name, each in checks.items() if each.spec.reads in read}
+
+
+def check_rules(checks: Mapping[str, CheckSettings], polled: Sequence[PolledSensor]) -> dict[str, CheckRule]:
+    """What `verdicts.fold` must know of each check: those that no polled sensor feeds answer on demand alone."""
+    always = {KmsgSample, *(sensor.reads for sensor in polled)}
+    return {
+        name: CheckRule(lasting=each.spec.lasting, every_s=each.every_s, is_on_demand=each.spec.reads not in always)
+        for name, each in checks.items()
+    }
 
 
 def _serve(config: AgentConfig, checks: Mapping[str, CheckSettings]) -> int:
@@ -87,13 +104,12 @@ def _serve(config: AgentConfig, checks: Mapping[str, CheckSettings]) -> int:
             config.state_dir / "spool.jsonl", boot_id=boot_id, max_bytes=config.spool_max_bytes, now=time.time()
         )
         sensors = sensors_of(config, boot_id)
-        checks = readable(checks, sensors)
+        suite = _deep_suite(config)
+        checks = readable(checks, [*sensors, *suite.sensors])
         loop = Loop(
             checks=checks,
             rules=Rules(
-                checks={
-                    name: CheckRule(lasting=each.spec.lasting, every_s=each.every_s) for name, each in checks.items()
-                },
+                checks=check_rules(checks, sensors),
                 clear_after=config.clear_after,
                 info_ttl_s=config.info_ttl_s,
             ),
@@ -101,6 +117,8 @@ def _serve(config: AgentConfig, checks: Mapping[str, CheckSettings]) -> int:
             write_sensor=write_sensor(config.shared_filesystems, deadline_s=config.filesystem_deadline_s)
             if config.deep_write_probe and config.shared_filesystems and "shared_filesystem" in checks
             else None,
+            tools=suite.sensors,
+            not_run=suite.not_run,
             log=KernelLog(config.kmsg, boot_id=boot_id, position=state.position, lookback_s=config.kmsg_lookback_s),
             hooks=hooks,
             spool=spool,
@@ -122,6 +140,19 @@ def _serve(config: AgentConfig, checks: Mapping[str, CheckSettings]) -> int:
         hooks.close()
         notifier.close()
     return 0
+
+
+def _deep_suite(config: AgentConfig) -> Suite:
+    detected = machine.first_line(config.instance_type_file)
+    suite = deep_sensors(
+        config.deep,
+        instance_type=config.instance_type or detected,
+        gpus=gpus_expected(config, detected),
+        efa_devices=efa_expected(config, detected),
+    )
+    for tool, why in suite.not_run:
+        _LOG.info("deep checks leave out %s: %s", tool, why)
+    return suite
 
 
 def _run(

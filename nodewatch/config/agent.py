@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nodewatch.checks._api import CheckSpec
+from nodewatch.config.deep import DeepConfig
 from nodewatch.config.load import build
 from nodewatch.errors import ConfigError
 from nodewatch.knowledge.instance_types import TABLE, expected_gpus
@@ -111,6 +112,8 @@ class AgentConfig:
     """How long information and warnings from the kernel log stand when they are not repeated."""
     validate_timeout_s: float = 60.0
     """A check that has not answered a validation by then is unknown."""
+    deep: DeepConfig = field(default_factory=DeepConfig)
+    """The long diagnostics of a deep validation: see config/deep.py."""
     checks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """A table for each check by name: `enabled`, `every_s`, and the check's own thresholds."""
 

@@ -126,6 +126,11 @@ class Node:
             "self_drain": False,
         }
         (home / "instance-id").write_text("i-0123456789abcdef0\n")
+        self.deep: dict[str, Any] = {
+            **dict.fromkeys(("dcgm", "nccl", "fi_info", "fi_pingpong", "cpu", "memory", "disk"), "off"),
+            "lock": str(home / "deep.lock"),
+            "own_scope": False,
+        }
         self.tables = ""
         self.environment: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
@@ -135,7 +140,8 @@ class Node:
     def start(self) -> None:
         config = self.home / "agent.toml"
         lines = [f"{key} = {json.dumps(value)}" for key, value in self.settings.items()]
-        config.write_text("\n".join(lines) + "\n" + self.tables)
+        deep = ["[deep]", *(f"{key} = {json.dumps(value)}" for key, value in self.deep.items())]
+        config.write_text("\n".join([*lines, *deep]) + "\n" + self.tables)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "nodewatch.agent.main", "--config", str(config)],
             cwd=ROOT,
