@@ -125,6 +125,35 @@ def ensure_nvml(layout: Layout, say: Say) -> Path:
     return image
 
 
+def tools_image(layout: Layout) -> Path:
+    recipe = [f"{tool.name}={tool.read_text()}" for tool in _tools()]
+    return layout.images / f"tools-{_key(*recipe)}"
+
+
+def ensure_tools(layout: Layout) -> Path:
+    """Put the fake diagnostics (DCGM, nccl-tests, libfabric) into a layer of their own if it is not there."""
+    image = tools_image(layout)
+    if image.is_dir():
+        return image
+
+    def build(tree: Path) -> None:
+        target = tree / "usr/local/bin"
+        target.mkdir(parents=True)
+        for parent in (tree / "usr", tree / "usr/local", target):
+            parent.chmod(0o755)
+        for tool in _tools():
+            shutil.copy(tool, target / tool.name)
+            (target / tool.name).chmod(0o755)
+
+    with_temporary(image, build)
+    prune(image, "tools-*")
+    return image
+
+
+def _tools() -> list[Path]:
+    return sorted(path for path in file_of("tools").iterdir() if path.is_file())
+
+
 def with_temporary(image: Path, build: Callable[[Path], None]) -> None:
     """Build under a name that no lab uses, then rename; leftovers of builds that were cut short are removed first."""
     image.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """`lab inject`: faults on demand, each as the real thing shows itself."""
 
+import json
 import os
 import signal
 import time
@@ -76,6 +77,24 @@ def garbage(layout: Layout, target: machine.Machine) -> str:
     return f"{len(records)} records"
 
 
+def dcgm_fail(layout: Layout, target: machine.Machine, gpu: int) -> str:
+    """A GPU that fails DCGM's memory test, and nothing else shows it: only deep checks find it."""
+    _tools(layout, target, {"dcgm": {"fail": {"gpu": gpu, "test": "memory"}}})
+    return f"GPU {gpu} fails the memory test of dcgmi diag"
+
+
+def nccl_slow(layout: Layout, target: machine.Machine) -> str:
+    """All GPUs together are slower than their links allow: only deep checks find it."""
+    _tools(layout, target, {"nccl": {"busbw_gbps": 180.0}})
+    return "all_reduce_perf reaches 180 GB/s"
+
+
+def tools_slow(layout: Layout, target: machine.Machine) -> str:
+    """Every diagnostic takes a minute, as real ones do: time enough for a job to come in between."""
+    _tools(layout, target, {"seconds": 60})
+    return "each diagnostic takes 60 s"
+
+
 def no_capacity(layout: Layout) -> str:
     """EC2 refuses every launch with InsufficientInstanceCapacity."""
     layout.no_capacity.touch()
@@ -108,7 +127,7 @@ def user_bug(layout: Layout) -> str:
     return f"job {done.out.strip()}"
 
 
-NODE_FAULTS = ("gpu-lost", "node-crash", "benign", "garbage")
+NODE_FAULTS = ("gpu-lost", "node-crash", "benign", "garbage", "dcgm-fail", "nccl-slow", "tools-slow", "tools-well")
 CLUSTER_FAULTS = ("no-capacity", "capacity-back", "user-bug")
 
 
@@ -127,6 +146,15 @@ def inject(layout: Layout, fault: str, node: str, gpu: int) -> Injected:
             detail = benign(layout, _running(layout, node), gpu)
         case "garbage":
             detail = garbage(layout, _running(layout, node))
+        case "dcgm-fail":
+            detail = dcgm_fail(layout, _running(layout, node), gpu)
+        case "nccl-slow":
+            detail = nccl_slow(layout, _running(layout, node))
+        case "tools-slow":
+            detail = tools_slow(layout, _running(layout, node))
+        case "tools-well":
+            _tools(layout, _running(layout, node), {})
+            detail = "the diagnostics find nothing"
         case "no-capacity":
             detail = no_capacity(layout)
         case "capacity-back":
@@ -147,6 +175,14 @@ def _running(layout: Layout, node: str) -> machine.Machine:
 
 def _write(layout: Layout, target: machine.Machine, lines: list[str]) -> None:
     hardware.append(layout.machine(target.ident) / "instance" / hardware.FILE_NAME, lines)
+
+
+def _tools(layout: Layout, target: machine.Machine, state: dict[str, object]) -> None:
+    """What the fake diagnostics on a machine read; renamed into place, so that one that starts now reads a whole file."""
+    place = layout.machine(target.ident) / "instance" / "tools.json"
+    draft = place.with_suffix(".new")
+    draft.write_text(json.dumps({"seconds": 0.3, **state}))
+    draft.rename(place)
 
 
 def _kill_one_task(target: machine.Machine) -> int | None:

@@ -70,7 +70,7 @@ def bring_up(
     with _only_one(layout):
         base = image.ensure_base(layout, lambda: find_mirror(mirror), say)
         nvml = image.ensure_nvml(layout, say)
-        layers = [nvml, base]
+        layers = [image.ensure_tools(layout), nvml, base]
         installed = None
         if not shape.plain:
             directory = packages or product.build_packages(layout, checkout(), say)
