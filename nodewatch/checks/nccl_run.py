@@ -32,6 +32,14 @@ _SERIOUS = re.compile(
 machines."""
 
 
+_NO_ANSWER = re.compile(r"unresponsive|handshake failed|connection timed out|RC: -?11[03]\b", re.IGNORECASE)
+_SECURITY_GROUP = (
+    "messages between machines got no answer: where EFA works within one machine, most often the security group lacks a rule, "
+    "in and out, for all traffic of itself (the group's own id; 0.0.0.0/0 does not admit EFA)"
+)
+"""Field notes 3.4; libfabric's EFA provider words it `Unresponsive receiver (reachable by EFA device but handshake failed)`."""
+
+
 @check(reads=NcclSample, phases=Phase.DEEP, every_s=3600.0)
 def nccl_run(sample: NcclSample) -> Iterator[Finding]:
     """`nccl.failed`, `nccl.hung` or `nccl.gpu_error`; `nccl.warned` for transfers that failed in a run that ended.
@@ -91,10 +99,12 @@ def _remedy(hosts: tuple[str, ...]) -> Remedy:
 
 
 def _finding(fault: str, severity: Severity, remedy: Remedy, lines: list[str], hosts: tuple[str, ...]) -> Finding:
+    is_unanswered = len(hosts) > 1 and any(_NO_ANSWER.search(line) for line in lines)
+    means = {"means": _SECURITY_GROUP} if is_unanswered else {}
     return Finding(
         fault=fault,
         subject=",".join(hosts[:8]) or "nccl",
         severity=severity,
         remedy=remedy,
-        evidence={"said": lines[:5], "hosts": list(hosts[:64]), "source": "nccl-tests"},
+        evidence={"said": lines[:5], "hosts": list(hosts[:64]), **means, "source": "nccl-tests"},
     )

@@ -91,3 +91,19 @@ def test_a_run_that_did_not_end_is_unknown() -> None:
     ):
         with pytest.raises(SensorError):
             list(nccl_run(NcclSample(runs=(WELL, run))))
+
+
+@pytest.mark.parametrize(
+    ("line", "hosts", "named"),
+    [
+        ("n1: NET/OFI completed with error. RC: 103. Error: 4126 (Unresponsive receiver)", TWO, True),
+        ("n1: socketStartConnect: Connect to 10.0.0.2<4711> failed : Connection timed out", TWO, True),
+        # Within one machine no security group is in the way; a hang and a crash have other causes.
+        ("n1: NET/OFI completed with error. RC: 103. Error: 4126 (Unresponsive receiver)", ONE, False),
+        ("n1: Test timeout common.cu:958", TWO, False),
+        ("[n1] Caught signal 11 (Segmentation fault)", TWO, False),
+    ],
+)
+def test_a_security_group_is_named_as_such(line: str, hosts: tuple[str, ...], named: bool) -> None:
+    (finding,) = nccl_run(NcclSample(runs=(NcclRun(hosts=hosts, ranks=8),), failures=(line,)))
+    assert ("security group" in finding.evidence.get("means", "")) is named
