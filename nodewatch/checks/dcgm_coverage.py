@@ -10,7 +10,7 @@ from nodewatch.model.gpu_samples import DcgmDiagSample, DcgmResult
 from nodewatch.model.health import Finding
 
 
-@check(reads=DcgmDiagSample, phases=Phase.EPILOG, every_s=3600.0)
+@check(reads=DcgmDiagSample, phases=Phase.EPILOG | Phase.DEEP, every_s=3600.0)
 def dcgm_coverage(sample: DcgmDiagSample) -> Iterator[Finding]:
     """No findings: raises SensorError when the run cannot count as a pass, whatever dcgm_diag found in it.
 

@@ -16,7 +16,7 @@ _MAX_TEXTS = 5
 _MAX_TEXT = 400
 
 
-@check(reads=DcgmDiagSample, phases=Phase.EPILOG, every_s=3600.0)
+@check(reads=DcgmDiagSample, phases=Phase.EPILOG | Phase.DEEP, every_s=3600.0)
 def dcgm_diag(sample: DcgmDiagSample) -> Iterator[Finding]:
     """`gpu.dcgm.<error>` for each GPU and error of a failed test, `config.<error>` where DCGM says that it is configuration.
 
