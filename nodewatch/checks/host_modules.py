@@ -64,7 +64,7 @@ class HostModulesThresholds:
     """When a module is late, and which of them the site does without."""
 
     settle_s: float = 120.0
-    """After a boot. Ours: a module is loaded as its device appears, and p5en's appear late (field notes 3.4); as efa_grace_s."""
+    """After a boot. Ours, as efa_grace_s: a module is loaded as its device appears, on p5en late (field notes 3.4)."""
     ignored: tuple[str, ...] = ()
     """Modules that are not missed, such as `["lnet"]`."""
 
