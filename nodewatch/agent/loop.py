@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nodewatch.agent.deep import DeepTool
+from nodewatch.agent.gpu_reset import GpuReset, ResetDone
 from nodewatch.agent.hook_socket import HookRequest, HookSocket
 from nodewatch.agent.metrics import Measurements
 from nodewatch.agent.runner import Cadence, run_check
@@ -23,12 +24,12 @@ from nodewatch.agent.self_drain import SelfDrain
 from nodewatch.agent.spool import Spool
 from nodewatch.agent.state import State, StateFile
 from nodewatch.agent.tally import HookMisses, Tally
-from nodewatch.agent.validation import SUITES, Validator
+from nodewatch.agent.validation import SUITES, Given, Validator
 from nodewatch.agent.wake import WakePipe
 from nodewatch.config.agent import CheckSettings
 from nodewatch.errors import SensorError
 from nodewatch.model.health import CheckResult, Finding, Verdict
-from nodewatch.model.samples import KmsgSample
+from nodewatch.model.samples import GpuSample, KmsgSample
 from nodewatch.policy import verdicts
 from nodewatch.policy.verdicts import HookAnswer, Rules
 from nodewatch.sensors.kmsg import KernelLog
@@ -40,6 +41,7 @@ _HOUSEKEEPING_S = 5.0
 _REGULAR_FILE_S = 0.2
 """A regular file cannot be waited for: it is looked at this often."""
 _NEVER = float("inf")
+_RESETS_KEPT = 16
 
 
 class Reporter(Protocol):
@@ -65,6 +67,8 @@ class Loop:
         write_sensor: PolledSensor | None,
         tools: Sequence[DeepTool] = (),
         not_run: Sequence[tuple[str, str]] = (),
+        gpu_reset: Sequence[str] = (),
+        gpu_services: Sequence[str] = (),
         log: KernelLog,
         hooks: HookSocket,
         spool: Spool,
@@ -115,6 +119,10 @@ class Loop:
         self._housekeeping = Cadence(period_s=_HOUSEKEEPING_S, random=chance)
         self._fed_at = 0.0
         self._forgotten: list[str] = []
+        self._gpu_reset = tuple(gpu_reset)
+        self._gpu_services = tuple(gpu_services)
+        self._reset: GpuReset | None = None
+        self._resets: dict[str, Given] = {}
         self._saved = state
 
     @property
@@ -189,6 +197,7 @@ class Loop:
             self._poll_sensors(now)
             self._serve_requests(now)
             self._validator.step(now)
+            self._advance_reset(now)
             self._advance_drain(now)
             if self._housekeeping.is_due(now):
                 self._keep_house(now)
@@ -197,6 +206,8 @@ class Loop:
         for sensor in self._sensors.values():
             sensor.close()
         self._validator.close()
+        if self._reset is not None:
+            self._reset.close()
         if self._drain is not None:
             self._drain.close()
 
@@ -206,6 +217,7 @@ class Loop:
         fds = [self._wake_pipe.read_fd, *self._hooks.filenos()]
         fds += [fd for sensor in self._sensors.values() for fd in sensor.filenos()]
         fds += self._validator.filenos()
+        fds += self._reset.filenos() if self._reset is not None else ()
         fds += [] if log_fd is None else [log_fd]
         fds += self._drain.filenos() if self._drain is not None else ()
         for fd in fds:
@@ -222,6 +234,8 @@ class Loop:
             times.append(self._stream_cadence.next_at)
             if self._log.is_open and self._log.fileno() is None:
                 times.append(time.monotonic() + _REGULAR_FILE_S)
+        if self._reset is not None:
+            times.append(self._reset.due_at())
         if self._watchdog_s is not None:
             times.append(self._fed_at + self._watchdog_s)
         if self._drain is not None:
@@ -320,6 +334,8 @@ class Loop:
                 _LOG.warning("a request of the controller without a key was ignored: %.200r", request)
             elif kind == "validate":
                 self._ask_validation(key, request, now)
+            elif kind == "reset_gpu":
+                self._ask_reset(key, now)
             elif kind == "forget":
                 self._forget(key, request.get("family"))
             else:
@@ -332,6 +348,41 @@ class Loop:
             return
         if self._validator.ask(key, suite, now) and request.get("forget") is not None:
             self._forget(key, request.get("forget"))
+
+    def _ask_reset(self, key: str, now: float) -> None:
+        """Reset the GPUs once for each key; the answer is repeated to a controller that asks again."""
+        answer = self._resets.get(key)
+        if answer is not None:
+            self._resets[key] = self._tell_reset(answer, now) if answer.may_repeat(now, self._spool) else answer
+        elif self._reset is not None or self._validator.now is not None:
+            return
+        elif self._validator.is_job_near(now) or not self._gpu_reset:
+            why = "a job was let in just now" if self._gpu_reset else "gpu_reset is empty in agent.toml"
+            self._end_reset(ResetDone(key=key, is_done=False, said=f"{why}: nothing was reset"), now)
+        else:
+            # The agent's own look at the GPUs holds them open: the driver would refuse.
+            for sensor in self._sensors.values():
+                if sensor.reads is GpuSample:
+                    sensor.close()
+                    self._reading_began.pop(sensor.name, None)
+            self._reset = GpuReset(key, command=self._gpu_reset, services=self._gpu_services, now=now)
+
+    def _advance_reset(self, now: float) -> None:
+        done = self._reset.step(now) if self._reset is not None else None
+        if done is not None:
+            self._reset = None
+            if done.is_done:
+                self._forget(f"{done.key}:forget", "gpu")
+            self._end_reset(done, now)
+
+    def _end_reset(self, done: ResetDone, now: float) -> None:
+        content = {"key": done.key, "ok": done.is_done, "said": done.said}
+        self._resets[done.key] = self._tell_reset(Given(content=content, event_id="", at=now), now)
+        while len(self._resets) > _RESETS_KEPT:
+            del self._resets[next(iter(self._resets))]
+
+    def _tell_reset(self, given: Given, now: float) -> Given:
+        return Given(content=given.content, event_id=self.emit("gpu_reset", given.content), at=now)
 
     def _forget(self, key: str, family: object) -> None:
         if key in self._forgotten:

@@ -119,6 +119,8 @@ def _serve(config: AgentConfig, checks: Mapping[str, CheckSettings]) -> int:
             else None,
             tools=suite.sensors,
             not_run=suite.not_run,
+            gpu_reset=config.gpu_reset,
+            gpu_services=config.gpu_services,
             log=KernelLog(config.kmsg, boot_id=boot_id, position=state.position, lookback_s=config.kmsg_lookback_s),
             hooks=hooks,
             spool=spool,

@@ -105,6 +105,13 @@ def content_of(
     }
 
 
+class Waiting(Protocol):
+    """The spool, as far as an answer must know it."""
+
+    def is_waiting(self, event_id: str) -> bool:
+        """Whether the controller has not accepted that event yet."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
     """An answer, the event that carried it last, and when that was (monotonic seconds)."""
@@ -112,6 +119,10 @@ class Given:
     content: Mapping[str, Any]
     event_id: str
     at: float
+
+    def may_repeat(self, now: float, spool: Waiting) -> bool:
+        """Whether it may be sent again: some time has passed, and what carried it has left the spool."""
+        return now >= self.at + _REPEAT_S and not spool.is_waiting(self.event_id)
 
 
 class Answers:
@@ -226,6 +237,13 @@ class Validator:
         """A job's epilog asks."""
         self._jobs.pop(job_id, None)
 
+    def is_job_near(self, now: float) -> bool:
+        """Whether a job was let in so recently that the controller's picture may lack it."""
+        return bool(self._jobs_near(now))
+
+    def _jobs_near(self, now: float) -> list[str]:
+        return [job for job, at in self._jobs.items() if now - at < _JOB_RACE_S]
+
     def awaits(self, sensor: PolledSensor) -> bool:
         """Whether the validation under way waits for a reading of `sensor`."""
         return self.now is not None and any(
@@ -281,7 +299,7 @@ class Validator:
 
     def _start(self, key: str, suite: str, now: float) -> None:
         quick = [each for each in self._checks.values() if Phase.DEEP in each.spec.phases]
-        recent = [job for job, at in self._jobs.items() if now - at < _JOB_RACE_S]
+        recent = self._jobs_near(now)
         deep = DeepRun(() if recent else self._tools, now=now) if suite == "deep" else None
         time_s = self._timeout_s + (0.0 if deep is None else sum(tool.deadline_s for tool in self._tools))
         awaited = {each.spec.name for each in quick}

@@ -112,6 +112,14 @@ class AgentConfig:
     """How long information and warnings from the kernel log stand when they are not repeated."""
     validate_timeout_s: float = 60.0
     """A check that has not answered a validation by then is unknown."""
+    gpu_reset: tuple[str, ...] = ("nvidia-smi", "--gpu-reset")
+    """The command that resets all GPUs of the empty node, when the controller asks; empty: this node's GPUs are not reset."""
+    gpu_services: tuple[str, ...] = (
+        "nvidia-dcgm.service",
+        "nvidia-fabricmanager.service",
+        "nvidia-persistenced.service",
+    )
+    """Services that may hold a GPU: those that run are stopped before a reset and started after it."""
     deep: DeepConfig = field(default_factory=DeepConfig)
     """The long diagnostics of a deep validation: see config/deep.py."""
     checks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

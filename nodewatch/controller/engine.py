@@ -27,7 +27,7 @@ from nodewatch.model.plan import Held, Plan
 from nodewatch.model.records import Record
 from nodewatch.policy.fold import case_to_json, fold
 from nodewatch.policy.lost import is_silent
-from nodewatch.policy.plan import plan, validation_requests
+from nodewatch.policy.plan import plan, reset_requests, validation_requests
 from nodewatch.policy.requeue import unrecorded
 from nodewatch.policy.rules import Rules
 
@@ -37,7 +37,7 @@ _MOST_ROUNDS = 12
 _MOST_PROBES = 128
 _STORY_KEPT = 5000
 _EVENT_IDS_KEPT = 20000
-_AGENT_KINDS = frozenset({"hello", "verdict", "validated", "hook_denied", "drained_self"})
+_AGENT_KINDS = frozenset({"hello", "verdict", "validated", "hook_denied", "drained_self", "gpu_reset"})
 
 
 class SlurmClient(SlurmControl, Protocol):
@@ -176,6 +176,7 @@ class Engine:
             {"kind": "validate", "key": key, "suite": suite}
             for key, suite in validation_requests(node, self.ledger, self.rules, now)
         ]
+        requests += [{"kind": "reset_gpu", "key": key} for key in reset_requests(node, self.ledger)]
         return accepted, requests, fresh
 
     def receive_hook(self, message: Mapping[str, Any]) -> None:
@@ -355,7 +356,7 @@ def _agent_event(event: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:
         return str(event["id"]), "reported", {**data, "what": kind}
     if kind == "verdict":
         Verdict.from_json(event["verdict"])
-    if kind == "validated":
+    if kind in ("validated", "gpu_reset"):
         data["key"] = str(event["key"])
     return str(event["id"]), kind, data
 

@@ -100,7 +100,7 @@ def perform(action: act.Action, slurm: SlurmControl, ec2: Ec2Control | None) -> 
             return {"instance_id": instance.instance_id, "private_ip": instance.private_ip}
         case act.Terminate(instance_id=instance_id):
             _needed(ec2).terminate(instance_id)
-        case act.DeepCheck():
+        case act.DeepCheck() | act.ResetGpu():
             # The agent takes it with its next message: the ledger holds the request from now on.
             pass
     return {}

@@ -44,6 +44,8 @@ def _about_node(record: Record, node: str | None) -> str | None:
             return f"repairs were {record.kind} by {data.get('by') or 'an operator'}"
         case "check_asked" if node in data["nodes"]:
             return f"{data['suite']} checks were asked for by {data.get('by') or 'an operator'}"
+        case "gpu_reset" if data.get("node") == node:
+            return f"the agent's GPU reset {'worked' if data.get('ok') else 'failed'}: {data.get('said')}"
         case "hook_denied" if data.get("node") == node:
             return f"a job was turned away: {data.get('reason', '')}"
         case "drained_self" if data.get("node") == node:

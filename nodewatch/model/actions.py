@@ -107,6 +107,15 @@ class Reboot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResetGpu:
+    """Ask the agent of an empty node to reset its GPUs; the outcome is the agent's event `gpu_reset`."""
+
+    key: str
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """Start a new instance that bears the Slurm name of `node`."""
 
@@ -165,6 +174,7 @@ Action = (
     | KeepNodes
     | FreeNodes
     | Reboot
+    | ResetGpu
     | Launch
     | Terminate
     | Repoint
@@ -182,6 +192,7 @@ _KINDS: dict[str, Callable[..., Action]] = {
     "keep_nodes": KeepNodes,
     "free_nodes": FreeNodes,
     "reboot": Reboot,
+    "reset_gpu": ResetGpu,
     "launch": Launch,
     "terminate": Terminate,
     "repoint": Repoint,
@@ -190,10 +201,10 @@ _KINDS: dict[str, Callable[..., Action]] = {
 }
 _WORDS: dict[Any, str] = {kind: word for word, kind in _KINDS.items()}
 
-MACHINE = (Reboot, Launch, Terminate, Repoint)
+MACHINE = (Reboot, ResetGpu, Launch, Terminate, Repoint)
 """Actions on a node's machine, not on its work."""
 
-DESTRUCTIVE = (MarkDown, Reboot, Terminate)
+DESTRUCTIVE = (MarkDown, Reboot, ResetGpu, Terminate)
 """Actions that end whatever runs on the node."""
 
 
@@ -238,6 +249,8 @@ def describe(action: Action) -> str:
             return f"free the nodes kept for job {job}"
         case Reboot(node=node):
             return f"reboot {node}"
+        case ResetGpu(node=node):
+            return f"reset the GPUs of {node}"
         case Launch(node=node, launch_template=template):
             return f"launch a new instance for {node} from {template}"
         case Terminate(instance_id=instance, node=node):

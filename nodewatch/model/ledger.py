@@ -9,6 +9,7 @@ from typing import Any
 
 from nodewatch.model.actions import Action, DeepCheck
 from nodewatch.model.health import Severity
+from nodewatch.model.pairs import Culprit, PairTest
 
 
 class Rung(enum.IntEnum):
@@ -34,6 +35,8 @@ class Step(enum.Enum):
     """Opened, not admitted: a guard holds it back."""
     DRAINING = "draining"
     """Out of service; jobs are leaving."""
+    RESETTING = "resetting"
+    """The agent was asked to reset the GPUs."""
     REBOOTING = "rebooting"
     LAUNCHING = "launching"
     """A new instance was asked for, or capacity is awaited."""
@@ -254,6 +257,8 @@ class Ledger:
     agents: Mapping[str, KnownAgent] = field(default_factory=dict)
     validations: Mapping[str, Validated] = field(default_factory=dict)
     """Answers to the validations of open cases by key."""
+    resets: Mapping[str, tuple[bool, str]] = field(default_factory=dict)
+    """Outcomes of GPU resets of open cases by key: whether it was done, and the agent's sentence."""
     wishes: Mapping[str, Wish] = field(default_factory=dict)
     """By node."""
     pauses: Mapping[str, Pause] = field(default_factory=dict)
@@ -264,6 +269,10 @@ class Ledger:
     """By key; of those that ended the last few hundred."""
     tested: Mapping[str, Tested] = field(default_factory=dict)
     """By node."""
+    pair_tests: Mapping[str, PairTest] = field(default_factory=dict)
+    """By key; the last few."""
+    pair_culprits: Mapping[str, Culprit] = field(default_factory=dict)
+    """By node, until a later pair run of it is good."""
     replacements: tuple[float, ...] = ()
     """When instances were launched, the last hundred."""
     failed_replacements: int = 0

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from nodewatch.model import actions as act
-from nodewatch.model.health import Severity, severity_of
+from nodewatch.model.health import Finding, Severity, severity_of
 from nodewatch.model.ledger import (
     ActionRecord,
     ActionState,
@@ -23,23 +23,39 @@ from nodewatch.model.ledger import (
     Tested,
     Validated,
 )
+from nodewatch.model.pairs import Culprit, PairJudgement, PairResult, PairRun, PairTest
 from nodewatch.model.records import Record
 from nodewatch.policy import wishes
+from nodewatch.policy.draft import LIMITS, Draft, Limits
 
-_CLOSED_CASES_KEPT = 2000
-_JOBS_KEPT = 5000
-_ACTIONS_KEPT = 20000
-_CHECK_RUNS_KEPT = 500
+_CHECK_RUNS_KEPT = LIMITS.check_runs
+_PAIR_TESTS_KEPT = 20
 _KEEPS_OUT = frozenset({Severity.DEGRADED.word, Severity.FATAL.word})
 
 
-def fold(ledger: Ledger, records: Iterable[Record]) -> Ledger:
-    """`ledger` after `records`; kinds that carry no memory are passed over."""
+_CASE_FIELDS = frozenset(field.name for field in dataclasses.fields(Case))
+
+
+def fold(ledger: Ledger, records: Iterable[Record], limits: Limits = LIMITS) -> Ledger:
+    """`ledger` after `records`; kinds that carry no memory are passed over.
+
+    Many records at once are folded in about the same time each, whatever has been remembered by then.
+    """
+    draft = Draft(ledger, limits)
     for record in records:
-        handler = _HANDLERS.get(record.kind)
-        if handler is not None:
-            ledger = handler(ledger, record)
-    return ledger
+        fold_into(draft, record)
+    return draft.ledger()
+
+
+def fold_into(draft: Draft, record: Record) -> None:
+    """One record into a ledger under construction."""
+    often = _OFTEN.get(record.kind)
+    if often is not None:
+        often(draft, record)
+        return
+    handler = _HANDLERS.get(record.kind)
+    if handler is not None:
+        draft.replaced_by(handler(draft.ledger(), record))
 
 
 def case_to_json(case: Case) -> dict[str, Any]:
@@ -54,8 +70,7 @@ def case_to_json(case: Case) -> dict[str, Any]:
 
 def case_from_json(data: Mapping[str, Any]) -> Case:
     """The inverse of `case_to_json`."""
-    names = {field.name for field in dataclasses.fields(Case)}
-    values = {name: value for name, value in data.items() if name in names}
+    values = {name: value for name, value in data.items() if name in _CASE_FIELDS}
     values["severity"] = severity_of(values["severity"]) if isinstance(values["severity"], str) else Severity.FATAL
     values["rung"] = Rung[values["rung"].upper()]
     values["step"] = Step(values["step"])
@@ -63,13 +78,13 @@ def case_from_json(data: Mapping[str, Any]) -> Case:
     return Case(**values)
 
 
-def _agent(ledger: Ledger, record: Record) -> Ledger:
+def _agent(draft: Draft, record: Record) -> None:
     known = KnownAgent(
         boot_id=str(record.data.get("boot_id", "")),
         instance_id=str(record.data.get("instance_id", "")),
         heard_at=record.at,
     )
-    return dataclasses.replace(ledger, agents={**ledger.agents, str(record.data["node"]): known})
+    draft.table("agents")[str(record.data["node"])] = known
 
 
 def _validated(ledger: Ledger, record: Record) -> Ledger:
@@ -121,6 +136,15 @@ def _answer(record: Record) -> Validated:
     )
 
 
+def _gpu_reset(ledger: Ledger, record: Record) -> Ledger:
+    key = str(record.data["key"])
+    case = ledger.cases.get(key.partition(":")[0])
+    if case is None or not case.is_open:
+        return ledger
+    outcome = (record.data.get("ok") is True, str(record.data.get("said") or "it gave no reason")[:500])
+    return dataclasses.replace(ledger, resets={**ledger.resets, key: outcome})
+
+
 def _check_asked(ledger: Ledger, record: Record) -> Ledger:
     asked = dict(ledger.check_wishes)
     for node in record.data["nodes"]:
@@ -140,13 +164,69 @@ def _check_withdrawn(ledger: Ledger, record: Record) -> Ledger:
     return dataclasses.replace(ledger, check_wishes=left)
 
 
-def _job_started(ledger: Ledger, record: Record) -> Ledger:
+def _pairs_asked(ledger: Ledger, record: Record) -> Ledger:
+    key = f"pairs:{record.number}"
+    nodes = tuple(str(node) for node in record.data["nodes"])
+    tests = {**ledger.pair_tests, key: PairTest(key=key, nodes=nodes, at=record.at, by=str(record.data["by"]))}
+    ended = [test for test in tests.values() if not test.is_open]
+    if len(ended) > _PAIR_TESTS_KEPT:
+        del tests[min(ended, key=lambda test: (test.at, test.key)).key]
+    return dataclasses.replace(ledger, pair_tests=tests)
+
+
+def _pair_ran(ledger: Ledger, record: Record) -> Ledger:
+    run = PairRun.from_json(record.data, record.at)
+    if run.result is PairResult.GOOD:
+        culprits = {node: known for node, known in ledger.pair_culprits.items() if node not in run.nodes}
+        ledger = dataclasses.replace(ledger, pair_culprits=culprits)
+    test = ledger.pair_tests.get(str(record.data["key"]))
+    if test is None:
+        return ledger
+    runs = test.runs
+    if run.result is not PairResult.GAVE_WAY:
+        runs = (*runs, run)
+    return _with_pair_test(ledger, dataclasses.replace(test, runs=runs))
+
+
+def _pairs_judged(ledger: Ledger, record: Record) -> Ledger:
+    test = ledger.pair_tests.get(str(record.data["key"]))
+    if test is None:
+        return ledger
+    named = {str(item["node"]): item for item in record.data["culprits"]}
+    findings = {node: Finding.from_json(item["finding"]) for node, item in named.items()}
+    judgement = PairJudgement(
+        culprits=findings,
+        good=tuple(record.data["good"]),
+        untold=tuple(record.data["untold"]),
+        why=str(record.data["why"]),
+    )
+    culprits = {
+        node: Culprit(node=node, machine=str(item["machine"]), finding=findings[node], at=record.at)
+        for node, item in named.items()
+    }
+    ledger = dataclasses.replace(ledger, pair_culprits={**ledger.pair_culprits, **culprits})
+    return _with_pair_test(ledger, dataclasses.replace(test, judgement=judgement, ended_at=record.at))
+
+
+def _pairs_withdrawn(ledger: Ledger, record: Record) -> Ledger:
+    for key in record.data["keys"]:
+        test = ledger.pair_tests.get(str(key))
+        if test is not None and test.is_open:
+            ledger = _with_pair_test(ledger, dataclasses.replace(test, is_withdrawn=True, ended_at=record.at))
+    return ledger
+
+
+def _with_pair_test(ledger: Ledger, test: PairTest) -> Ledger:
+    return dataclasses.replace(ledger, pair_tests={**ledger.pair_tests, test.key: test})
+
+
+def _job_started(draft: Draft, record: Record) -> None:
     budget = record.data.get("auto_resume")
     job_id = int(record.data["job_id"])
     restart = int(record.data.get("restart_count") or 0)
     if budget is None or budget == "off":
-        return ledger
-    known = ledger.jobs.get(job_id)
+        return
+    known = draft.jobs.get(job_id)
     # A job id is used again after a slurmctld wiped its state: run 0 is always a new job.
     before = (
         known
@@ -164,25 +244,25 @@ def _job_started(ledger: Ledger, record: Record) -> Ledger:
         ended_at=None,
         exit_code="",
     )
-    return _with_job(ledger, job)
+    draft.put_job(job)
 
 
-def _job_ended(ledger: Ledger, record: Record) -> Ledger:
-    known = ledger.jobs.get(int(record.data["job_id"]))
+def _job_ended(draft: Draft, record: Record) -> None:
+    known = draft.jobs.get(int(record.data["job_id"]))
     if known is None or int(record.data.get("restart_count") or 0) != known.restart_count:
-        return ledger
+        return
     ended = dataclasses.replace(
         known,
         ended_at=float(record.data.get("at", record.at)),
         exit_code=str(record.data.get("exit_code") or ""),
     )
-    return _with_job(ledger, ended)
+    draft.put_job(ended)
 
 
-def _judged(ledger: Ledger, record: Record) -> Ledger:
-    known = ledger.jobs.get(int(record.data["job_id"]))
+def _judged(draft: Draft, record: Record) -> None:
+    known = draft.jobs.get(int(record.data["job_id"]))
     if known is None:
-        return ledger
+        return
     restarts = bool(record.data["restarts"])
     judged = dataclasses.replace(
         known,
@@ -195,72 +275,53 @@ def _judged(ledger: Ledger, record: Record) -> Ledger:
         requeues=known.requeues + restarts,
         unknown_requeues=known.unknown_requeues + (restarts and record.data["cause"] == Cause.UNKNOWN.value),
     )
-    return _with_job(ledger, judged)
+    draft.put_job(judged)
 
 
-def _with_job(ledger: Ledger, job: MarkedJob) -> Ledger:
-    jobs = {**ledger.jobs, job.job_id: job}
-    if len(jobs) > _JOBS_KEPT:
-        del jobs[min(jobs, key=lambda job_id: jobs[job_id].started_at)]
-    return dataclasses.replace(ledger, jobs=jobs)
-
-
-def _case(ledger: Ledger, record: Record) -> Ledger:
+def _case(draft: Draft, record: Record) -> None:
     case = case_from_json(record.data["case"])
-    before = ledger.cases.get(case.case_id)
-    cases = {**ledger.cases, case.case_id: case}
-    closed = [known for known in cases.values() if not known.is_open]
-    if len(closed) > _CLOSED_CASES_KEPT:
-        del cases[min(closed, key=lambda known: known.step_at).case_id]
-    actions = ledger.actions
-    if not case.is_open:
-        # Nothing asks for the actions of a closed case again; kept, they would make every fold of a long journal slower.
-        prefix = f"{case.case_id}:"
-        actions = {key: known for key, known in actions.items() if not key.startswith(prefix)}
-        answers = {key: known for key, known in ledger.validations.items() if not key.startswith(prefix)}
-        ledger = dataclasses.replace(ledger, validations=answers)
-    failed = ledger.failed_replacements
+    before = draft.cases.get(case.case_id)
+    draft.put_case(case)
+    failed = draft.failed_replacements
     if before is not None and case.attempt > before.attempt and before.rung is Rung.REPLACE:
         failed += 1
     if case.step is Step.WATCHING and case.rung is Rung.REPLACE:
         failed = 0
-    ledger = wishes.settled_by_case(ledger, case)
-    return dataclasses.replace(ledger, cases=cases, actions=actions, failed_replacements=failed)
+    if failed != draft.failed_replacements:
+        draft.set(failed_replacements=failed)
+    if not case.is_open and case.node in draft.wishes:
+        draft.replaced_by(wishes.settled_by_case(draft.ledger(), case))
 
 
-def _intended(ledger: Ledger, record: Record) -> Ledger:
+def _intended(draft: Draft, record: Record) -> None:
     action = act.from_json(record.data["action"])
-    before = ledger.actions.get(action.key)
+    before = draft.actions.get(action.key)
     tries = 1 if before is None else before.tries + 1
-    return _with_action(ledger, ActionRecord(action=action, state=ActionState.INTENDED, at=record.at, tries=tries))
+    draft.put_action(ActionRecord(action=action, state=ActionState.INTENDED, at=record.at, tries=tries))
 
 
-def _done(ledger: Ledger, record: Record) -> Ledger:
+def _done(draft: Draft, record: Record) -> None:
     key = str(record.data["key"])
-    before = ledger.actions.get(key)
+    before = draft.actions.get(key)
     if before is None:
-        return ledger
+        return
     result = dict(record.data.get("result") or {})
-    ledger = _with_action(
-        ledger, dataclasses.replace(before, state=ActionState.DONE, at=record.at, result=result, error="")
-    )
+    draft.put_action(dataclasses.replace(before, state=ActionState.DONE, at=record.at, result=result, error=""))
     action = before.action
-    ledger = wishes.settled_by_action(ledger, key)
+    if draft.wishes:
+        draft.replaced_by(wishes.settled_by_action(draft.ledger(), key))
     if isinstance(action, act.Launch):
-        launches = (*ledger.replacements, record.at)[-100:]
-        return dataclasses.replace(ledger, replacements=launches)
-    if isinstance(action, act.DeepCheck):
-        runs = {**ledger.check_runs, action.key: CheckRun(action=action, at=record.at)}
-        return dataclasses.replace(ledger, check_runs=runs)
-    if isinstance(action, act.Expedite) and action.job_id in ledger.jobs:
-        return _with_job(ledger, dataclasses.replace(ledger.jobs[action.job_id], excluded=action.ours))
-    return ledger
+        draft.set(replacements=(*draft.replacements, record.at)[-100:])
+    elif isinstance(action, act.DeepCheck):
+        draft.table("check_runs")[action.key] = CheckRun(action=action, at=record.at)
+    elif isinstance(action, act.Expedite) and action.job_id in draft.jobs:
+        draft.put_job(dataclasses.replace(draft.jobs[action.job_id], excluded=action.ours))
 
 
-def _failed(ledger: Ledger, record: Record) -> Ledger:
-    before = ledger.actions.get(str(record.data["key"]))
+def _failed(draft: Draft, record: Record) -> None:
+    before = draft.actions.get(str(record.data["key"]))
     if before is None:
-        return ledger
+        return
     failed = dataclasses.replace(
         before,
         state=ActionState.FAILED,
@@ -268,26 +329,12 @@ def _failed(ledger: Ledger, record: Record) -> Ledger:
         error=str(record.data.get("error", "")),
         is_capacity=bool(record.data.get("is_capacity", False)),
     )
-    return _with_action(ledger, failed)
+    draft.put_action(failed)
 
 
-def _with_action(ledger: Ledger, record: ActionRecord) -> Ledger:
-    actions = {**ledger.actions, record.action.key: record}
-    if len(actions) > _ACTIONS_KEPT:
-        settled = [known for known in actions.values() if known.state is not ActionState.INTENDED]
-        del actions[min(settled, key=lambda known: known.at).action.key]
-    return dataclasses.replace(ledger, actions=actions)
-
-
-_HANDLERS = {
+_OFTEN: Mapping[str, Callable[[Draft, Record], None]] = {
     "hello": _agent,
     "verdict": _agent,
-    "validated": _validated,
-    "operator_asked": wishes.asked,
-    "paused": wishes.paused,
-    "resumed": wishes.resumed,
-    "check_asked": _check_asked,
-    "check_withdrawn": _check_withdrawn,
     "job_started": _job_started,
     "job_ended": _job_ended,
     "judged": _judged,
@@ -295,4 +342,19 @@ _HANDLERS = {
     "intended": _intended,
     "done": _done,
     "failed": _failed,
+}
+"""Kinds of which a year has many: they write into the draft."""
+
+_HANDLERS: Mapping[str, Callable[[Ledger, Record], Ledger]] = {
+    "validated": _validated,
+    "operator_asked": wishes.asked,
+    "paused": wishes.paused,
+    "resumed": wishes.resumed,
+    "gpu_reset": _gpu_reset,
+    "check_asked": _check_asked,
+    "check_withdrawn": _check_withdrawn,
+    "pairs_asked": _pairs_asked,
+    "pair_ran": _pair_ran,
+    "pairs_judged": _pairs_judged,
+    "pairs_withdrawn": _pairs_withdrawn,
 }

@@ -13,9 +13,7 @@ _BY_REMEDY = {
     Remedy.NONE: Rung.OBSERVE,
     Remedy.RESTART_APP: Rung.OBSERVE,
     Remedy.RESTART_SERVICE: Rung.DRAIN,
-    # A GPU reset needs the agent's help on an empty node, which does not exist yet: a reboot resets the GPU as well
-    # (docs/decisions/0004).
-    Remedy.RESET_GPU: Rung.REBOOT,
+    Remedy.RESET_GPU: Rung.RESET_GPU,
     Remedy.REBOOT: Rung.REBOOT,
     Remedy.REPLACE: Rung.REPLACE,
     Remedy.HUMAN: Rung.HUMAN,

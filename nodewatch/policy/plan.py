@@ -14,7 +14,7 @@ from nodewatch.model.cluster import SlurmNode, Snapshot
 from nodewatch.model.health import Finding, NodeState, Remedy, Severity, StandingFinding
 from nodewatch.model.ledger import Case, Ledger, Rung, Step
 from nodewatch.model.plan import Held, Judgement, Plan
-from nodewatch.policy import deep_checks, guards, repair, requeue, spares, verbs, wishes
+from nodewatch.policy import deep_checks, guards, pairs, repair, requeue, spares, verbs, wishes
 from nodewatch.policy.attempts import due
 from nodewatch.policy.ladder import opening_rung
 from nodewatch.policy.lost import is_silent, lost_nodes
@@ -74,6 +74,18 @@ def validation_requests(node: str, ledger: Ledger, rules: Rules, now: float) -> 
     return cases + deep_checks.requests(node, ledger, rules, now)
 
 
+def reset_requests(node: str, ledger: Ledger) -> tuple[str, ...]:
+    """The keys of the GPU resets that the agent of `node` owes an answer to."""
+    return tuple(
+        repair.reset_key(case)
+        for case in ledger.open_cases
+        if case.node == node
+        and case.step is Step.RESETTING
+        and ledger.is_done(repair.reset_key(case))
+        and repair.reset_key(case) not in ledger.resets
+    )
+
+
 def _faults(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Faults:
     worst: dict[tuple[str, str], StandingFinding] = {}
 
@@ -89,6 +101,8 @@ def _faults(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Fau
             for standing in view.verdict.findings:
                 take(name, standing)
     for name, standing in lost_nodes(snapshot, rules, now):
+        take(name, standing)
+    for name, standing in pairs.standing(snapshot, ledger):
         take(name, standing)
     for name, standing in wishes.findings(ledger):
         take(name, standing)

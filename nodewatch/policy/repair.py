@@ -149,6 +149,8 @@ def _draining(case: Case, scene: Scene) -> StepOutcome:
         if why is not None:
             return StepOutcome(case=case, held=(*held, why))
         return _moved(case, Step.LAUNCHING, scene, f"{case.fault}: the machine is replaced")
+    if case.rung is Rung.RESET_GPU:
+        return _moved(case, Step.RESETTING, scene, f"{case.fault}: the GPUs are reset")
     return _moved(case, Step.REBOOTING, scene, f"{case.fault}: the machine is rebooted")
 
 
@@ -160,6 +162,26 @@ def _has_cleared(case: Case, scene: Scene) -> bool:
     if not spares.is_fit(case.node, scene.snapshot, scene.rules, scene.now):
         return False
     return view.verdict.since > case.opened_at and scene.now - view.verdict.since >= scene.rules.healthy_delay_s
+
+
+def reset_key(case: Case) -> str:
+    """The key of the GPU reset of a case."""
+    return key_of(case, "reset", case.attempt)
+
+
+def _resetting(case: Case, scene: Scene) -> StepOutcome:
+    action = act.ResetGpu(key=reset_key(case), node=case.node, reason=owned_reason(case))
+    if not scene.ledger.is_done(action.key):
+        return _begin(case, action, scene)
+    outcome = scene.ledger.resets.get(action.key)
+    if outcome is None and scene.now - case.step_at > scene.rules.reset_timeout_s:
+        return _next_rung(case, scene, f"no answer to the GPU reset within {scene.rules.reset_timeout_s:.0f} s")
+    if outcome is None:
+        return StepOutcome(case=case, held=("waiting for the agent to reset the GPUs",))
+    is_done, said = outcome
+    if not is_done:
+        return _next_rung(case, scene, f"the GPU reset failed: {said}")
+    return _moved(case, Step.VALIDATING, scene, "the GPUs were reset: the deep checks run")
 
 
 def _rebooting(case: Case, scene: Scene) -> StepOutcome:
@@ -395,6 +417,7 @@ def _view(case: Case, scene: Scene) -> AgentView | None:
 
 _STEPS: dict[Step, Callable[[Case, Scene], StepOutcome]] = {
     Step.DRAINING: _draining,
+    Step.RESETTING: _resetting,
     Step.REBOOTING: _rebooting,
     Step.LAUNCHING: _launching,
     Step.BOOTING: _booting,

@@ -25,6 +25,8 @@ class Group:
     launch_template: str = ""
     """EC2 launch template (name) of a replacement; without one, a broken node waits for a human."""
     subnet_id: str | None = None
+    instance_type: str = ""
+    """EC2 instance type, such as "p5.48xlarge": what pair tests of these nodes are held against."""
     _names: frozenset[str] = field(init=False, repr=False, compare=False, default=frozenset())
     _patterns: tuple[str, ...] = field(init=False, repr=False, compare=False, default=())
 
@@ -73,6 +75,8 @@ class Rules:
     """Idle nodes run the deep checks so often, and at their first boot; 0: never."""
     sweep_at_once: int = 2
     """So many nodes at a time."""
+    reset_timeout_s: float = 600.0
+    """An agent that has not answered a GPU reset by then cannot do it, and the machine is rebooted."""
     reboot_timeout_s: float = 900.0
     healthy_delay_s: float = 60.0
     """A repaired node counts as cured after so long without the fault."""

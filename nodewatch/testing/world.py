@@ -307,6 +307,8 @@ class World:
 
     next_deep_checks: bool | None = True
     """What the deep checks of the next new machine will say."""
+    reset_works: bool | None = True
+    """Whether GPU resets cure; None: agents never answer one."""
     survives_reboot = False
     """Whether faults outlive a reboot."""
 
@@ -325,7 +327,9 @@ class World:
             if not self.drop_events:
                 machine.pending = [event for event in machine.pending if event["id"] not in accepted]
             for request in requests:
-                if request["key"] not in machine.answered:
+                if request["kind"] == "reset_gpu":
+                    self._reset_gpu(machine, request["key"])
+                elif request["key"] not in machine.answered:
                     machine.answered.add(request["key"])
                     running = [str(j.job_id) for j in self.slurm.job_table.values() if j.is_running and name in j.nodes]
                     job = running[0] if running and request["suite"] == "deep" else ""
@@ -341,6 +345,25 @@ class World:
                             "gave_way_to": job,
                         }
                     )
+
+    def _reset_gpu(self, machine: Machine, key: str) -> None:
+        if key in machine.answered or self.reset_works is None:
+            return
+        machine.answered.add(key)
+        if self.reset_works:
+            machine.findings = tuple(s for s in machine.findings if s.finding.family != "gpu")
+            machine.since = self.clock()
+        machine.sequence += 1
+        machine.pending.append(
+            {
+                "id": f"{machine.instance_id}-{machine.boot}:{machine.sequence}",
+                "at": self.clock(),
+                "kind": "gpu_reset",
+                "key": key,
+                "ok": self.reset_works,
+                "said": "the GPUs were reset" if self.reset_works else "the driver refused",
+            }
+        )
 
     def _hooks_speak(self) -> None:
         for job_id, restart, nodes in self.slurm.started:

@@ -22,7 +22,7 @@ def finding(remedy: Remedy, severity: Severity = Severity.FATAL, fault: str = "g
         (Remedy.NONE, Rung.DRAIN),
         (Remedy.RESTART_APP, Rung.DRAIN),
         (Remedy.RESTART_SERVICE, Rung.DRAIN),
-        (Remedy.RESET_GPU, Rung.REBOOT),
+        (Remedy.RESET_GPU, Rung.RESET_GPU),
         (Remedy.REBOOT, Rung.REBOOT),
         (Remedy.REPLACE, Rung.REPLACE),
         (Remedy.HUMAN, Rung.HUMAN),

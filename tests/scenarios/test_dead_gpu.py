@@ -150,7 +150,7 @@ def test_a_finding_that_reboot_cures_ends_without_a_new_machine() -> None:
 
     world = World(nodes=3, spares=0)
     world.run(seconds=5)
-    world.node("n1").reports("gpu.remap_pending", Severity.DEGRADED, Remedy.RESET_GPU)
+    world.node("n1").reports("gpu.remap_pending", Severity.DEGRADED, Remedy.REBOOT)
     world.run(minutes=5)
 
     assert world.story() == ["drain", "reboot", "return_to_service"]
@@ -163,7 +163,7 @@ def test_a_finding_that_survives_the_reboot_gets_a_new_machine() -> None:
     world = World(nodes=3, spares=0)
     world.survives_reboot = True
     world.run(seconds=5)
-    world.node("n1").reports("gpu.remap_pending", Severity.DEGRADED, Remedy.RESET_GPU)
+    world.node("n1").reports("gpu.remap_pending", Severity.DEGRADED, Remedy.REBOOT)
     world.run(minutes=8)
 
     assert world.story() == ["drain", "reboot", "launch", "terminate", "repoint", "return_to_service"]
