@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nodewatch_train import manifest
+from nodewatch_train.digest import CHUNK_BYTES, Digest
 from nodewatch_train.manifest import CheckpointError, FileEntry, Manifest
 
 CONTENT = {"__0_0.distcp": b"weights of rank 0", "__1_0.distcp": b"weights of rank 1" * 9, ".metadata": b"\x80plan"}
@@ -117,7 +119,7 @@ def _body(**changes: object) -> bytes:
     [
         (b"[" * 200_000, "is not JSON"),
         (b"[1]", "is not a JSON object"),
-        (_body(format_version=2), "format version 2, and this nodewatch reads up to 1: update"),
+        (_body(format_version=3), "format version 3, and this nodewatch reads up to 2: update"),
         (_body(format_version=True), "no format version that is known"),
         (_body(step=-1), "no valid step"),
         (_body(world_size=0), "no valid world_size"),
@@ -312,3 +314,38 @@ def test_a_directory_that_cannot_be_used_is_refused_in_one_sentence(tmp_path: Pa
     # /proc takes no directories, from root neither: the nearest to a read-only mount that every machine has.
     with pytest.raises(CheckpointError, match="/proc cannot be written"):
         manifest.check_directory(Path("/proc"))
+
+
+def test_a_large_file_is_verified_by_chunks_and_a_small_checkpoint_stays_version_1(tmp_path: Path) -> None:
+    assert json.loads((write(tmp_path, 1) / "manifest.json").read_bytes())["format_version"] == 1
+    tmp = manifest.begin(tmp_path, 2)
+    size = CHUNK_BYTES * 3 + 5
+    with open(tmp / "large", "wb") as stream:
+        stream.truncate(size)
+        stream.write(b"weights")
+    (tmp / "small").write_bytes(b"x")
+    path = manifest.commit(tmp, 2, world_size=1)
+    body = json.loads((path / "manifest.json").read_bytes())
+    assert (body["format_version"], len(body["files"]["large"]["chunks"])) == (2, 4)
+    assert "chunks" not in body["files"]["small"]
+    assert manifest.verify(path).ok
+    assert manifest.verify(path, sample=0.1).ok
+    with open(path / "large", "r+b") as stream:
+        stream.seek(size - 1)
+        stream.write(b"!")
+    assert manifest.verify(path).reason == "step-00000002: large does not match its checksum in chunk 3"
+    found = manifest.verify(path, checksums=False).manifest
+    assert found is not None
+    lie = replace(found.files["large"], chunks=found.files["large"].chunks[:3])
+    write_manifest(path, files={"large": lie})
+    assert "does not give valid chunks for large" in manifest.verify(path).reason
+
+
+def test_a_digest_is_the_same_however_the_bytes_come() -> None:
+    data = random.Random(3).randbytes(2**20) * 65
+    whole, parts = Digest(), Digest()
+    whole.update(data)
+    for start in range(0, len(data), 777_777):
+        parts.update(data[start : start + 777_777])
+    assert whole.entry() == parts.entry()
+    assert [len(whole.entry().chunks), whole.size] == [2, len(data)]

@@ -16,7 +16,8 @@ manifest.json is one line of JSON with sorted keys and no spaces, exactly as `Ma
      "manifest_sha256":"HEX","step":N,"world_size":N}
 
 `manifest_sha256` is the SHA-256 of that same line without the field and without the newline. Files in the directory
-which the manifest does not name are ignored (network file systems leave some behind).
+which the manifest does not name are ignored (network file systems leave some behind). Version 2 is written only where a
+file is larger than a chunk: its entry then also has `"chunks":["HEX",...]` (see `digest`). Both versions are read.
 """
 
 import hashlib
@@ -28,13 +29,17 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-FORMAT_VERSION = 1
+from nodewatch_train.digest import FileEntry, chunks_of, content_faults, digest_of, root_of, size_faults
+
+__all__ = ["CheckpointError", "FileEntry", "Manifest", "RefusedError", "Verification"]
+
+FORMAT_VERSION = 2
+"""The newest version that is read; the oldest that can say it is written."""
 MANIFEST = "manifest.json"
 LAST_STEP = 99_999_999
 """The greatest step that the eight digits of a directory's name can hold."""
@@ -56,14 +61,6 @@ class RefusedError(CheckpointError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileEntry:
-    """What one file must be: `size` in bytes, and the SHA-256 of its content in lower-case hexadecimal."""
-
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """What a checkpoint holds.
 
@@ -80,10 +77,13 @@ class Manifest:
     def render(self) -> bytes:
         """The bytes of manifest.json, with their own checksum inside."""
         body: dict[str, Any] = {
-            "format_version": FORMAT_VERSION,
+            "format_version": 2 if any(entry.chunks for entry in self.files.values()) else 1,
             "step": self.step,
             "world_size": self.world_size,
-            "files": {name: {"size": e.size, "sha256": e.sha256} for name, e in self.files.items()},
+            "files": {
+                name: {"size": e.size, "sha256": e.sha256} | ({"chunks": list(e.chunks)} if e.chunks else {})
+                for name, e in self.files.items()
+            },
             "created_at": self.created_at,
             "extra": dict(self.extra),
         }
@@ -123,9 +123,7 @@ def describe(path: Path, *, after: AfterCall | None = None) -> FileEntry:
     with _telling(f"cannot flush {path}"), open(path, "rb") as stream:
         os.fsync(stream.fileno())
         _tell(after, f"fsync {path.name}")
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        size = stream.tell()
-    return FileEntry(size=size, sha256=digest)
+        return digest_of(path)
 
 
 def commit(
@@ -181,15 +179,24 @@ def commit(
     return final
 
 
-def verify(path: Path, *, checksums: bool = True) -> Verification:
+def verify(path: Path, *, checksums: bool = True, sample: float = 1.0) -> Verification:
     """Whether `path` is a whole checkpoint; never raises for what it finds there.
 
     Without `checksums` only the manifest and the sizes are looked at: enough for files that this process wrote or
-    verified before, and thousands of times cheaper.
+    verified before, and thousands of times cheaper. `sample` is the share of the content that is read, at random.
     """
     name = _CHECKPOINT.fullmatch(path.name)
     if name is None:
         return _bad(f"{path} is not named like a checkpoint (step- and eight digits)")
+    found = verify_files(path, checksums=checksums, sample=sample)
+    if found.manifest is not None and found.manifest.step != int(name[1]):
+        said = found.manifest.step
+        return _bad(f"{path.name}: {MANIFEST} says step {said}: it lies, or the directory was renamed")
+    return found
+
+
+def verify_files(path: Path, *, checksums: bool = True, sample: float = 1.0) -> Verification:
+    """As `verify`, whatever the directory is called."""
     try:
         raw = _read_plain(path / MANIFEST)
     except (FileNotFoundError, NotADirectoryError):
@@ -199,9 +206,10 @@ def verify(path: Path, *, checksums: bool = True) -> Verification:
     manifest = _parse(raw)
     if isinstance(manifest, str):
         return _bad(f"{path.name}: {MANIFEST} {manifest}")
-    if manifest.step != int(name[1]):
-        return _bad(f"{path.name}: {MANIFEST} says step {manifest.step}: it lies, or the directory was renamed")
-    faults = _file_faults(path, manifest, checksums=checksums)
+    # Sizes first: they cost next to nothing.
+    faults = size_faults(path, manifest.files)
+    if not faults and checksums:
+        faults = content_faults(path, manifest.files, share=sample)
     return _bad(f"{path.name}: {faults[0]}") if faults else Verification(ok=True, reason="", manifest=manifest)
 
 
@@ -304,7 +312,7 @@ def _parse(raw: bytes) -> Manifest | str:
     version = body.get("format_version")
     if type(version) is int and version > FORMAT_VERSION:
         return f"has format version {version}, and this nodewatch reads up to {FORMAT_VERSION}: update nodewatch here"
-    if type(version) is not int or version != FORMAT_VERSION:
+    if type(version) is not int or version < 1:
         return "has no format version that is known"
     step, world_size, created_at, extra = (body.get(k) for k in ("step", "world_size", "created_at", "extra"))
     if type(step) is not int or not 0 <= step <= LAST_STEP:
@@ -336,43 +344,17 @@ def _parse_files(listed: object) -> dict[str, FileEntry] | str:
         size, sha256 = (entry.get("size"), entry.get("sha256")) if isinstance(entry, dict) else (None, None)
         if type(size) is not int or size < 0 or not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
             return f"does not give a valid size and sha256 for {name}"
-        files[name] = FileEntry(size=size, sha256=sha256)
+        chunks = entry.get("chunks", [])
+        if chunks and not _are_chunks(chunks, size, sha256):
+            return f"does not give valid chunks for {name}"
+        files[name] = FileEntry(size=size, sha256=sha256, chunks=tuple(chunks))
     return files
 
 
-def _file_faults(path: Path, manifest: Manifest, *, checksums: bool) -> list[str]:
-    """What is wrong with the files, in order of name; sizes first, since they cost next to nothing."""
-    names = sorted(manifest.files)
-    faults = [fault for name in names if (fault := _size_fault(path / name, manifest.files[name]))]
-    if faults or not checksums:
-        return faults
-    # Hashing releases the interpreter's lock; the many files of a large checkpoint are read side by side.
-    with ThreadPoolExecutor(max_workers=min(8, len(names), os.cpu_count() or 1)) as pool:
-        found = pool.map(lambda name: _content_fault(path / name, manifest.files[name]), names)
-        return [fault for fault in found if fault]
-
-
-def _size_fault(path: Path, entry: FileEntry) -> str:
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return f"{path.name} is missing"
-    except OSError as error:
-        return f"{path.name} cannot be read ({error.strerror or error})"
-    if not stat.S_ISREG(status.st_mode):
-        return f"{path.name} is not a plain file"
-    if status.st_size != entry.size:
-        return f"{path.name} has {status.st_size} bytes and should have {entry.size}"
-    return ""
-
-
-def _content_fault(path: Path, entry: FileEntry) -> str:
-    try:
-        with open(path, "rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        return f"{path.name} cannot be read ({error.strerror or error})"
-    return "" if digest == entry.sha256 else f"{path.name} does not match its checksum"
+def _are_chunks(chunks: object, size: int, sha256: str) -> bool:
+    if not isinstance(chunks, list) or len(chunks) != chunks_of(size):
+        return False
+    return all(isinstance(one, str) and _SHA256.fullmatch(one) for one in chunks) and root_of(chunks) == sha256
 
 
 def _read_plain(path: Path) -> bytes:
