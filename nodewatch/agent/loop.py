@@ -26,6 +26,7 @@ from nodewatch.agent.state import State, StateFile
 from nodewatch.agent.tally import HookMisses, Tally
 from nodewatch.agent.validation import SUITES, Given, Validator
 from nodewatch.agent.wake import WakePipe
+from nodewatch.checks._api import Phase
 from nodewatch.config.agent import CheckSettings
 from nodewatch.errors import SensorError
 from nodewatch.model.health import CheckResult, Finding, Verdict
@@ -42,6 +43,7 @@ _REGULAR_FILE_S = 0.2
 """A regular file cannot be waited for: it is looked at this often."""
 _NEVER = float("inf")
 _RESETS_KEPT = 16
+_EPILOG_AGAIN_S = 5.0
 
 
 class Reporter(Protocol):
@@ -113,6 +115,8 @@ class Loop:
         }
         self._last_run: dict[str, float] = {}
         self._reading_began: dict[str, float] = {}
+        self._begun_at: dict[str, float] = {}
+        self._hastened: set[str] = set()
         self._streams = [each for each in checks.values() if each.spec.reads is KmsgSample]
         stream_s = min((each.every_s for each in self._streams), default=10.0)
         self._stream_cadence = Cadence(period_s=stream_s, random=chance)
@@ -275,18 +279,21 @@ class Loop:
     def begin(self, sensor: PolledSensor, now: float) -> None:
         """Begin a reading of `sensor` unless one is under way."""
         if sensor.name not in self._reading_began:
-            self._reading_began[sensor.name] = now
+            self._reading_began[sensor.name] = self._begun_at[sensor.name] = now
             sensor.start(now)
 
     def _judge(self, sensor: PolledSensor, reading: Reading, now: float) -> None:
         began = self._reading_began.pop(sensor.name, now)
         validation = self._validator.now
+        is_hastened = sensor.name in self._hastened
+        self._hastened.discard(sensor.name)
         results = []
         for each in self._of(sensor):
             name = each.spec.name
             wanted = validation is not None and name in validation.awaited
             # A little early is on time: cadences of one sensor and its checks are the same number with a jitter.
-            if wanted or began - self._last_run.get(name, -_NEVER) >= 0.8 * each.every_s:
+            is_after_job = is_hastened and Phase.EPILOG in each.spec.phases
+            if wanted or is_after_job or began - self._last_run.get(name, -_NEVER) >= 0.8 * each.every_s:
                 self._last_run[name] = began
                 results.append(self.judge(each, reading))
         self.fold(results)
@@ -324,7 +331,21 @@ class Loop:
             self._validator.job_starts(request.job.get("id", "?"), time.monotonic())
         if request.ask == "epilog":
             self._validator.job_ended(request.job.get("id", "?"))
+            self._look_again(time.monotonic())
         return answer
+
+    def _look_again(self, now: float) -> None:
+        """A job has ended: what its end may have left is looked for now and not at the next turn.
+
+        Its own epilog does not wait for that; the next job's prolog is answered from it.
+        """
+        for name, sensor in self._sensors.items():
+            if name in self._reading_began or not any(Phase.EPILOG in each.spec.phases for each in self._of(sensor)):
+                continue
+            # A queue of short jobs must not have the driver asked at each of their ends.
+            if now - self._begun_at.get(name, -_NEVER) >= _EPILOG_AGAIN_S:
+                self._hastened.add(name)
+                self._cadences[name].next_at = now
 
     def _serve_requests(self, now: float) -> None:
         while not self._requests.empty():

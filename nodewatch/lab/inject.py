@@ -83,6 +83,17 @@ def dcgm_fail(layout: Layout, target: machine.Machine, gpu: int) -> str:
     return f"GPU {gpu} fails the memory test of dcgmi diag"
 
 
+def remap_pending(layout: Layout, target: machine.Machine, gpu: int) -> str:
+    """A GPU has to be reset before it takes a bad row of its memory out of use."""
+    bus = hardware.bus_id(gpu)
+    _write(
+        layout,
+        target,
+        [f"gpu {gpu} remap_pending 1", f"kmsg 4 NVRM: Xid (PCI:{bus}): 63, Row Remapper: New row marked for remapping"],
+    )
+    return f"GPU {gpu} at {bus} wants a reset"
+
+
 def nccl_slow(layout: Layout, target: machine.Machine) -> str:
     """All GPUs together are slower than their links allow: only deep checks find it."""
     _tools(layout, target, {"nccl": {"busbw_gbps": 180.0}})
@@ -127,7 +138,17 @@ def user_bug(layout: Layout) -> str:
     return f"job {done.out.strip()}"
 
 
-NODE_FAULTS = ("gpu-lost", "node-crash", "benign", "garbage", "dcgm-fail", "nccl-slow", "tools-slow", "tools-well")
+NODE_FAULTS = (
+    "gpu-lost",
+    "node-crash",
+    "benign",
+    "garbage",
+    "remap-pending",
+    "dcgm-fail",
+    "nccl-slow",
+    "tools-slow",
+    "tools-well",
+)
 CLUSTER_FAULTS = ("no-capacity", "capacity-back", "user-bug")
 
 
@@ -146,6 +167,8 @@ def inject(layout: Layout, fault: str, node: str, gpu: int) -> Injected:
             detail = benign(layout, _running(layout, node), gpu)
         case "garbage":
             detail = garbage(layout, _running(layout, node))
+        case "remap-pending":
+            detail = remap_pending(layout, _running(layout, node), gpu)
         case "dcgm-fail":
             detail = dcgm_fail(layout, _running(layout, node), gpu)
         case "nccl-slow":

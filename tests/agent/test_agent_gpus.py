@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,14 @@ def test_a_driver_that_hangs_makes_the_node_unknown_and_holds_up_nothing(
     # The child was ended and another one answers.
     until(lambda: state(controller) == "healthy", what="healthy again")
     assert gpu_node.stop() < 1.0
+
+
+def test_the_end_of_a_job_is_looked_into_at_once(gpu_node: Node, controller: FakeController) -> None:
+    gpu_node.tables = ""  # by itself this check looks every 30 s
+    gpu_node.start()
+    until(lambda: state(controller) == "healthy", what="healthy")
+    time.sleep(5.5)
+    with open(gpu_node.home / "hardware", "a") as hardware:
+        hardware.write("gpu 3 remap_pending 1\n")
+    gpu_node.ask("epilog", id="17")
+    until(lambda: "gpu.row_remap_pending" in controller.faults(), what="the finding")

@@ -238,6 +238,94 @@ def test_a_waiting_job_does_not_get_the_nodes_of_the_one_that_starts_again(calm:
     assert head("scontrol", "show", "reservation") == "No reservations in the system"
 
 
+def check(*words: str, deadline_s: float = 120) -> tuple[int, dict[str, Any]]:
+    """The exit code and the answers of `nodewatch check` by node."""
+    done = lab("exec", "head", "--", "nodewatch", "check", "--json", *words, deadline_s=deadline_s)
+    answer = json.loads(done.stdout)
+    return done.returncode, {each["node"]: each for each in answer["checks"]}
+
+
+def test_deep_checks_on_demand_say_what_ran_and_what_did_not(calm: float) -> None:
+    code, answers = check("--deep", "n[1-2]")
+    assert code == 0, answers
+    ran = {result["check"] for result in answers["n1"]["results"] if result["status"] == "ok"}
+    assert {"dcgm_diag", "nccl_bandwidth", "efa_provider", "efa_pingpong", "disk_write"} <= ran
+    assert [tool for tool, _ in answers["n1"]["not_run"]] == ["cpu", "memory"]
+    assert "the deep checks passed" in explain("n1")
+    assert done_since(calm) == done_since(calm, "deep_check")
+
+
+def test_a_fault_that_only_deep_checks_find_is_repaired_and_checked_again(calm: float) -> None:
+    lab("inject", "nccl-slow", "n2")
+    code, answers = check("--deep", "n2")
+    assert (code, answers["n2"]["passed"]) == (1, False)
+    eventually(lambda: done_since(calm, "drain"), "it leaves service")
+    lab("inject", "tools-well", "n2")
+    eventually(lambda: done_since(calm, "reboot"), "the machine is rebooted: the smallest cure")
+    eventually(lambda: done_since(calm, "hold_spare", "return_to_service"), "it is back", 120)
+    assert done_since(calm, "launch") == []
+    assert "nccl.slow" in explain("n2")
+
+
+def test_a_row_that_waits_for_a_reset_costs_a_reset_and_no_reboot(calm: float) -> None:
+    lab("inject", "remap-pending", "n2")
+    eventually(lambda: done_since(calm, "reset_gpu"), "the GPUs are reset", 90)
+    eventually(lambda: done_since(calm, "hold_spare", "return_to_service"), "it is back", 120)
+    assert done_since(calm, "reboot", "launch") == []
+    assert "the agent's GPU reset worked" in explain("n2")
+
+
+def test_deep_checks_give_way_to_a_job_at_once_and_are_begun_again(calm: float) -> None:
+    lab("inject", "tools-slow", "n1")
+    head("nodewatch", "check", "--deep", "--no-wait", "n1")
+    checking = lambda: next(node["checking"] for node in status()["nodes"] if node["node"] == "n1")  # noqa: E731
+    eventually(lambda: "dcgm runs" in checking(), "DCGM runs")
+    job = int(head("sbatch", "--parsable", "--nodelist=n1", "--exclusive", "--chdir=/tmp", "--wrap=sleep 3"))
+    eventually(lambda: job_state(job) == "COMPLETED", "the job ran", 30)
+    gave_way = [r.data for r in since(calm) if r.kind == "validated"]
+    assert [each["gave_way_to"] for each in gave_way] == [str(job)]
+    lab("inject", "tools-well", "n1")
+    eventually(lambda: [r for r in since(calm) if r.kind == "validated" and r.data["passed"]], "it passed", 120)
+
+
+def test_an_operators_reboot_waits_for_the_job_and_the_plan_is_shown_first(calm: float) -> None:
+    job = int(head("sbatch", "--parsable", "--nodelist=n1", "--chdir=/tmp", "--wrap=sleep 8"))
+    eventually(lambda: job_state(job) == "RUNNING", "the job runs", 30)
+    shown = json.loads(head("nodewatch", "reboot", "n1", "--dry-run", "--json"))
+    assert [each["job"] for each in shown["jobs"]] == [job]
+    assert done_since(calm) == []
+
+    head("nodewatch", "reboot", "n1", "--yes", "--reason", "new firmware")
+    eventually(lambda: done_since(calm, "drain"), "it leaves service")
+    assert job_state(job) == "RUNNING"
+    eventually(lambda: done_since(calm, "reboot"), "it is rebooted", 60)
+    assert job_state(job) == "COMPLETED"
+    eventually(lambda: done_since(calm, "hold_spare", "return_to_service"), "it is back", 120)
+    assert "asked to reboot it: new firmware" in explain("n1")
+
+
+def test_force_ends_what_runs(calm: float) -> None:
+    job = int(head("sbatch", "--parsable", "--nodelist=n1", "--no-requeue", "--chdir=/tmp", "--wrap=sleep 600"))
+    eventually(lambda: job_state(job) == "RUNNING", "the job runs", 30)
+    head("nodewatch", "reboot", "n1", "--force", "--yes")
+    eventually(lambda: job_state(job) == "NODE_FAIL", "the job is ended", 30)
+    eventually(lambda: done_since(calm, "hold_spare", "return_to_service"), "it is back", 120)
+
+
+def test_a_pause_holds_repairs_back_and_a_user_may_only_look(calm: float) -> None:
+    head("nodewatch", "pause", "n3", "--reason", "driver roll-out")
+    lab("inject", "gpu-lost", "n3")
+    eventually(lambda: "repairs of node n3 were paused by" in explain("n3"), "it is held back")
+    assert done_since(calm, "drain") == []
+    refused = lab("exec", "head", "--", "runuser", "-u", "ada", "--", "nodewatch", "resume", "n3")
+    assert refused.returncode == 2
+    assert "ada may look and not act" in refused.stderr
+    assert "mode act" in head("runuser", "-u", "ada", "--", "nodewatch", "plan")
+
+    head("nodewatch", "resume", "n3")
+    eventually(lambda: done_since(calm, "hold_spare", "return_to_service"), "the repair ends", 120)
+
+
 def test_a_torn_checkpoint_is_passed_over_for_the_one_before(calm: float) -> None:
     name = "torn"
     job_id = submit(name, steps=150)

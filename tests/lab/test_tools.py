@@ -42,7 +42,24 @@ def run(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_each_can_be_executed() -> None:
     found = {path.name: os.access(path, os.X_OK) for path in TOOLS.iterdir() if path.name != "__pycache__"}
-    assert found == dict.fromkeys(("dcgmi", "all_reduce_perf", "fi_info", "fi_pingpong"), True)
+    assert found == dict.fromkeys(("dcgmi", "all_reduce_perf", "fi_info", "fi_pingpong", "nvidia-smi"), True)
+
+
+def test_a_reset_clears_what_a_reset_clears_and_no_lost_gpu(
+    told: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told()
+    state = tmp_path / "hardware"
+    monkeypatch.setenv("NODEWATCH_LAB_HARDWARE", str(state))
+    state.write_text(hardware.healthy("i-1") + "gpu 2 remap_pending 1\n")
+    assert run("nvidia-smi", "--gpu-reset").stdout == "All done.\n"
+    assert hardware.parse(state.read_text()).gpus[2]["remap_pending"] == "0"
+
+    state.write_text(hardware.healthy("i-1") + "gpu 2 lost 1\n")
+    assert run("nvidia-smi", "--gpu-reset").returncode == 255
+    assert hardware.parse(state.read_text()).gpus[2]["lost"] == "1"
+    told(**{"nvidia-smi": {"refuse": True}})
+    assert run("nvidia-smi", "--gpu-reset").returncode == 19
 
 
 def test_without_a_state_file_all_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
