@@ -23,6 +23,7 @@ _COMMANDS = {
     "pause": ("nodewatch.cli.pause", "pause"),
     "resume": ("nodewatch.cli.resume", "resume"),
     "check": ("nodewatch.cli.check", "check"),
+    "check-pairs": ("nodewatch.cli.pairs", "check_pairs"),
     "replay": ("nodewatch.cli.replay", "replay"),
     "lab": ("nodewatch.lab.command", "lab"),
 }
@@ -62,6 +63,7 @@ def root() -> None:
     nodewatch replace n2          have a machine replaced, when its jobs are done
     nodewatch pause --for 2h      no new repair for a while
     nodewatch check --deep n2     test a node as deeply as after a repair
+    nodewatch check-pairs 'n[1-8]' which node is slow with the others
     nodewatch replay --sensor kmsg FILE
                                   what a recording of a machine amounts to
     nodewatch lab up              a rehearsal cluster on this machine

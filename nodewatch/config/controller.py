@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nodewatch.config.load import load
+from nodewatch.config.pairs import PairsConfig
 from nodewatch.errors import ConfigError
 from nodewatch.model.hostlist import expand
 from nodewatch.policy.rules import Group, Rules
@@ -39,6 +40,8 @@ class ControllerConfig:
     """Where a silent node's slurmd is looked for before the node is called lost."""
     policy: Rules = field(default_factory=Rules)
     """Limits, waits and preferences: see policy/rules.py."""
+    pairs: PairsConfig = field(default_factory=PairsConfig)
+    """NCCL between idle nodes: see config/pairs.py."""
     groups: tuple[Group, ...] = ()
     """The nodes to look after."""
 

@@ -27,6 +27,7 @@ from nodewatch.controller.engine import Engine
 from nodewatch.controller.inbox import take_all
 from nodewatch.controller.metrics import EngineCollector
 from nodewatch.controller.operators import OperatorServer
+from nodewatch.controller.pair_tests import PairTests, SlurmPairs
 from nodewatch.controller.questions import Questions
 from nodewatch.errors import ConfigError, JournalError, NodewatchError
 from nodewatch.journal.file import Journal
@@ -46,6 +47,7 @@ class Controller:
         self._config = config
         self._engine = engine
         self._slurm = slurm
+        self._pair_tests = PairTests(engine, SlurmPairs(config.pairs, time.time), config.pairs, time.time)
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._problems: list[str] = []
@@ -85,6 +87,7 @@ class Controller:
                 self._rest()
         finally:
             notifier.stopping()
+            self._pair_tests.close()
             self._agents.shutdown()
             self._operators.shutdown()
 
@@ -98,6 +101,7 @@ class Controller:
         try:
             take_all(self._config.inbox, self._engine.receive_hook)
             self._engine.tick()
+            self._pair_tests.look()
         except JournalError:
             raise
         except Exception:

@@ -8,6 +8,7 @@ from typing import Any
 
 from nodewatch.controller import verbs, views
 from nodewatch.controller.engine import Engine
+from nodewatch.controller.pair_views import pair_status
 from nodewatch.errors import JournalError
 from nodewatch.model.hostlist import expand
 
@@ -54,6 +55,12 @@ class Questions:
                         for key in keys
                     ]
                 }
+            case "check_pairs":
+                return self._acting(uid, lambda: self._check_pairs(question, uid))
+            case "withdraw_pairs":
+                return self._acting(uid, lambda: self._withdraw_pairs(question))
+            case "pairs_status":
+                return pair_status(str(question["key"]), engine.snapshot, engine.ledger)
             case "plan":
                 return verbs.show_plan(engine, as_if_acting=bool(question.get("as_if_acting")), now=now)
             case "verb":
@@ -120,6 +127,32 @@ class Questions:
         asked = {wish.node for wish in self._engine.ledger.check_wishes.values()}
         self._engine.withdraw_checks(names)
         return {"withdrawn": sorted(asked.intersection(names))}
+
+    def _check_pairs(self, question: Mapping[str, Any], uid: int) -> Mapping[str, Any]:
+        try:
+            names = self._nodes(question)
+        except ValueError as error:
+            return {"error": str(error)}
+        ungrouped = [name for name in names if self._engine.rules.group_of(name) is None]
+        if ungrouped:
+            return {
+                "error": f"{', '.join(ungrouped[:5])} is in no group of controller.toml: "
+                "what it may be compared with is not known"
+            }
+        if len(names) < 2:
+            return {"error": f"{names[0]} alone is no pair: name at least two nodes, four to name a culprit"}
+        record = self._engine.note("pairs_asked", {"nodes": names, "by": _name_of(uid)})
+        return {"key": f"pairs:{record.number}", "nodes": names}
+
+    def _withdraw_pairs(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            names = set(self._nodes(question))
+        except ValueError as error:
+            return {"error": str(error)}
+        tests = [test for test in self._engine.ledger.pair_tests.values() if test.is_open and names & set(test.nodes)]
+        if tests:
+            self._engine.note("pairs_withdrawn", {"keys": [test.key for test in tests]})
+        return {"withdrawn": sorted({node for test in tests for node in test.nodes})}
 
 
 def _name_of(uid: int) -> str:

@@ -46,6 +46,8 @@ def _about_node(record: Record, node: str | None) -> str | None:
             return f"{data['suite']} checks were asked for by {data.get('by') or 'an operator'}"
         case "gpu_reset" if data.get("node") == node:
             return f"the agent's GPU reset {'worked' if data.get('ok') else 'failed'}: {data.get('said')}"
+        case "pairs_asked" | "pair_ran" | "pairs_judged" if node in data["nodes"]:
+            return _pairs(record.kind, data, str(node))
         case "hook_denied" if data.get("node") == node:
             return f"a job was turned away: {data.get('reason', '')}"
         case "drained_self" if data.get("node") == node:
@@ -84,6 +86,18 @@ def _about_job(record: Record, job_id: int | None) -> str | None:
             why = [item["why"] for item in data["held"] if item["subject"] == f"job {job_id}"]
             return f"held back: {'; '.join(why)}" if why else None
     return None
+
+
+def _pairs(kind: str, data: Mapping[str, Any], node: str) -> str:
+    if kind == "pairs_asked":
+        return f"a pair test of {len(data['nodes'])} nodes was asked for by {data['by']}"
+    if kind == "pairs_judged":
+        return f"the pair test ended: {data['why']}"
+    other = next((name for name in data["nodes"] if name != node), "")
+    speed = f", {data['busbw_gbps']:g} GB/s" if data["busbw_gbps"] is not None else ""
+    floor = f" of at least {data['floor_gbps']:g}" if speed and data["floor_gbps"] is not None else ""
+    why = f": {data['why']}" if data["why"] else ""
+    return f"NCCL with {other} was {data['result'].replace('_', ' ')}{speed}{floor}{why}"
 
 
 def _verdict(verdict: Mapping[str, Any]) -> str:

@@ -15,7 +15,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from nodewatch.config.pairs import PairsConfig
 from nodewatch.controller.engine import Engine
+from nodewatch.controller.pair_tests import PairTests
 from nodewatch.model import actions as act
 from nodewatch.model.cluster import SlurmJob, SlurmNode
 from nodewatch.model.health import Finding, Remedy, Severity, StandingFinding, Verdict, state_of
@@ -27,6 +29,7 @@ from nodewatch.policy.verbs import asked
 from nodewatch.policy.wishes import is_forced, is_wished
 from nodewatch.testing.ec2 import FakeEc2
 from nodewatch.testing.journal import MemoryJournal
+from nodewatch.testing.pairs import FakePairs
 from nodewatch.testing.slurm import FakeSlurm
 
 
@@ -114,7 +117,14 @@ class World:
         self.journal = MemoryJournal()
         self.boot_s = boot_s
         names = tuple(f"n{index}" for index in range(1, nodes + 1))
-        group = Group(name="compute", nodes=names, partition="train", spares=spares, launch_template="compute")
+        group = Group(
+            name="compute",
+            nodes=names,
+            partition="train",
+            spares=spares,
+            launch_template="compute",
+            instance_type="p5.48xlarge",
+        )
         self.rules = dataclasses.replace(
             rules or Rules(mode="act", max_out_share=1.0, sweep_every_s=0.0), groups=(group,)
         )
@@ -125,7 +135,10 @@ class World:
             instance = self.ec2.add(name)
             self.slurm.add_node(name, instance.private_ip)
             self._machines[name] = Machine(world=self, name=name, instance_id=instance.instance_id, since=self.clock())
+        self.pairs = FakePairs(self.clock, self.slurm)
+        self.pairs_config = PairsConfig()
         self.engine = self._engine()
+        self.pair_tests = self._pair_tests()
         self.drop_events = False
         self._looked_at = 0
         self.slurm.watch = self.ec2.watch = self._check_touch
@@ -152,9 +165,22 @@ class World:
         """The program of a running job fails."""
         self.slurm.end_job(job_id, "FAILED", exit_code)
 
+    def slow_link(self, node: str) -> None:
+        """The network of `node` is slow with everybody."""
+        self.pairs.slow.add(node)
+
+    def slow_path(self, first: str, second: str) -> None:
+        """The way between two nodes is slow, and neither of them is."""
+        self.pairs.slow_paths.add(frozenset((first, second)))
+
+    def ask_pairs(self, nodes: Sequence[str]) -> str:
+        """An operator asks for a pair test; returns its key."""
+        return f"pairs:{self.engine.note('pairs_asked', {'nodes': sorted(nodes), 'by': 'ada'}).number}"
+
     def restart_controller(self) -> None:
         """The controller is killed and starts again from its journal."""
         self.engine = self._engine()
+        self.pair_tests = self._pair_tests()
 
     def run(self, *, seconds: float = 0.0, minutes: float = 0.0, step_s: float = 1.0) -> None:
         """Let time pass, a tick a step."""
@@ -171,6 +197,7 @@ class World:
         self._hooks_speak()
         self.engine.tick()
         self.check()
+        self.pair_tests.look()
         self.slurm.schedule()
         self._hooks_speak()
 
@@ -265,6 +292,9 @@ class World:
                 assert not jobs, f"deep checks were asked of {action['node']} under the jobs {jobs}"
 
     # -- below --------------------------------------------------------------------------------------------------------
+
+    def _pair_tests(self) -> PairTests:
+        return PairTests(self.engine, self.pairs, self.pairs_config, self.clock)
 
     def _engine(self) -> Engine:
         return Engine(
