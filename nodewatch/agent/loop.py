@@ -116,7 +116,8 @@ class Loop:
         self._last_run: dict[str, float] = {}
         self._reading_began: dict[str, float] = {}
         self._begun_at: dict[str, float] = {}
-        self._hastened: set[str] = set()
+        self._hastened: dict[str, float] = {}
+        """Since when the checks of a job's end wait for the next reading of a sensor."""
         self._streams = [each for each in checks.values() if each.spec.reads is KmsgSample]
         stream_s = min((each.every_s for each in self._streams), default=10.0)
         self._stream_cadence = Cadence(period_s=stream_s, random=chance)
@@ -285,8 +286,9 @@ class Loop:
     def _judge(self, sensor: PolledSensor, reading: Reading, now: float) -> None:
         began = self._reading_began.pop(sensor.name, now)
         validation = self._validator.now
-        is_hastened = sensor.name in self._hastened
-        self._hastened.discard(sensor.name)
+        is_hastened = began >= self._hastened.get(sensor.name, _NEVER)
+        if is_hastened:
+            del self._hastened[sensor.name]
         results = []
         for each in self._of(sensor):
             name = each.spec.name
@@ -340,11 +342,11 @@ class Loop:
         Its own epilog does not wait for that; the next job's prolog is answered from it.
         """
         for name, sensor in self._sensors.items():
-            if name in self._reading_began or not any(Phase.EPILOG in each.spec.phases for each in self._of(sensor)):
+            if not any(Phase.EPILOG in each.spec.phases for each in self._of(sensor)):
                 continue
+            self._hastened[name] = now
             # A queue of short jobs must not have the driver asked at each of their ends.
-            if now - self._begun_at.get(name, -_NEVER) >= _EPILOG_AGAIN_S:
-                self._hastened.add(name)
+            if now - self._begun_at.get(name, -_NEVER) >= _EPILOG_AGAIN_S and name not in self._reading_began:
                 self._cadences[name].next_at = now
 
     def _serve_requests(self, now: float) -> None:
