@@ -1,7 +1,7 @@
 """Is a node's agent well, and does it find no more than before? The gate after each batch of a rollout.
 
-Reads the agent's own metrics (nodewatch_verdict, nodewatch_findings, nodewatch_controller_failures), so that the gate needs neither
-Slurm nor the controller. Runs under the Python of the machine, 3.8 or later.
+Reads the agent's own metrics (nodewatch_verdict, nodewatch_findings, nodewatch_controller_failures), so that the gate needs
+neither Slurm nor the controller. Runs under the Python of the machine, 3.8 or later.
 """
 
 from __future__ import annotations

@@ -6,10 +6,11 @@ do is told, as by any module. Runs under the Python of the machine, 3.8 or later
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
+from pathlib import Path
 
 DOCUMENTATION = r"""
 module: nodewatch_package
@@ -20,6 +21,7 @@ options:
   name: {description: Its name., type: str, required: true}
   state: {description: Whether it is there., type: str, choices: [present, absent], default: present}
   file: {description: The package's file on this machine., type: path, default: ""}
+  exclude: {description: "Patterns of paths that are not unpacked.", type: list, elements: str, default: []}
   version: {description: "The version in the file. Equal ones are left alone.", type: str, default: ""}
 author: The nodewatch authors
 """
@@ -33,7 +35,7 @@ class PackageError(Exception):
 
 def version_in_name(file: str) -> str:
     """The version that a package's file name states, as dpkg or rpm would print it; empty when it states none."""
-    base = os.path.basename(file)
+    base = Path(file).name
     if base.endswith(".deb"):
         parts = base[: -len(".deb")].split("_")
         return parts[1] if len(parts) == 3 else ""
@@ -53,13 +55,27 @@ def installed_version(tool: str, name: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def command(tool: str, name: str, state: str, file: str) -> list[str]:
-    """What brings the package to its state. What the site changed in a configuration file stays."""
+def command(tool: str, name: str, state: str, file: str, exclude: Sequence[str] = ()) -> list[str]:
+    """What brings the package to its state. What the site changed in a configuration file stays.
+
+    `exclude` is left out when it is unpacked: a directory that another machine serves, read-only.
+    """
     if tool == "dpkg":
         if state == "absent":
             return ["dpkg", "--purge", name]
-        return ["dpkg", "--force-confdef", "--force-confold", "--install", file]
-    return ["rpm", "--erase", name] if state == "absent" else ["rpm", "--upgrade", "--oldpackage", file]
+        out = [f"--path-exclude={pattern}" for pattern in exclude]
+        return ["dpkg", "--force-confdef", "--force-confold", *out, "--install", file]
+    return (
+        ["rpm", "--erase", name]
+        if state == "absent"
+        else [
+            "rpm",
+            "--upgrade",
+            "--oldpackage",
+            *(f"--excludepath={pattern.rstrip('/*')}" for pattern in exclude),
+            file,
+        ]
+    )
 
 
 def _run(argv: list[str]) -> subprocess.CompletedProcess:
@@ -77,6 +93,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "file": {"type": "path", "default": ""},
             "version": {"type": "str", "default": ""},
+            "exclude": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -89,7 +106,7 @@ def main() -> None:
         wanted = "" if state == "absent" else module.params["version"] or version_in_name(file)
         changed = before != wanted
         if changed and not module.check_mode:
-            done = _run(command(tool, name, state, file))
+            done = _run(command(tool, name, state, file, module.params["exclude"]))
             if done.returncode != 0:
                 raise PackageError(f"{name}: {' '.join(done.stderr.split()) or 'no reason was given'}")
             after = installed_version(tool, name)

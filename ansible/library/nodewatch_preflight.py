@@ -22,10 +22,12 @@ options:
   slurm_conf_on_nodes: {description: How nodes get it., type: str, choices: [shared, copied, configless], default: shared}
   edits_slurm_conf: {description: Whether this machine's copy is to be edited., type: bool, default: false}
   generated_ok: {description: The site knows that its slurm.conf is generated., type: bool, default: false}
+  directories: {description: Must be writable., type: list, elements: str, default: [/etc, /usr, /var/lib]}
   root: {description: Where the machine's files are., type: path, default: /}
 author: The nodewatch authors
 """
 
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin:/opt/slurm/sbin:/opt/slurm/bin"
 OLDEST_SLURM = (22, 5)
 NEWEST_SLURM = (26, 5)
 #: ID and the VERSION_IDs of /etc/os-release for which packages are built and tried.
@@ -58,7 +60,7 @@ def slurm_problem(version: str) -> str:
     """A sentence when this Slurm is none that nodewatch was tried with. `version` is what `scontrol -V` prints."""
     match = re.search(r"(\d{2})\.(\d{2})", version)
     if match is None:
-        return "Slurm is not to be found here (`scontrol -V` says nothing): install Slurm first, or take the machine out of the inventory"
+        return "Slurm is not to be found (`scontrol -V` says nothing): install it, or take the machine out of the inventory"
     release = (int(match[1]), int(match[2]))
     if not OLDEST_SLURM <= release <= NEWEST_SLURM:
         return f"Slurm is {release[0]}.{release[1]:02}: nodewatch works with releases from 22.05 to 26.05"
@@ -72,8 +74,7 @@ def conf_problems(root: Path, conf: str, on_nodes: str, *, edits: bool, generate
     if not path.is_file():
         if runtime.is_file() and on_nodes != "configless":
             return [
-                f"Slurm is configless here ({runtime} came from slurmctld): set nodewatch_slurm_conf_on_nodes: configless; "
-                "the head's file alone is then edited"
+                f"Slurm is configless here ({runtime} is slurmctld's): set nodewatch_slurm_conf_on_nodes: configless"
             ]
         if edits:
             return [f"{conf} is not there: set nodewatch_slurm_conf to the site's slurm.conf"]
@@ -93,7 +94,7 @@ def conf_problems(root: Path, conf: str, on_nodes: str, *, edits: bool, generate
     live = [line.split("#", 1)[0] for line in text.splitlines()]
     if on_nodes != "configless" and any("enable_configless" in line.lower() for line in live):
         found.append(
-            f"{conf} has enable_configless: set nodewatch_slurm_conf_on_nodes: configless, so that the head's file alone is edited"
+            f"{conf} has enable_configless: set nodewatch_slurm_conf_on_nodes: configless, then the head's file alone is edited"
         )
     if text.count("# BEGIN nodewatch") != text.count("# END nodewatch"):
         found.append(
@@ -106,12 +107,12 @@ def conf_problems(root: Path, conf: str, on_nodes: str, *, edits: bool, generate
     return found
 
 
-def directory_problems(root: Path) -> list[str]:
+def directory_problems(root: Path, directories: list[str]) -> list[str]:
     """Directories that packages write to and that cannot be written to."""
     return [
-        f"/{name} cannot be written to: is it mounted read-only?"
-        for name in ("etc", "usr", "var/lib", "etc/slurm")
-        if (root / name).is_dir() and not _is_writable(root / name)
+        f"{name} cannot be written to: is it mounted read-only?"
+        for name in directories
+        if (root / name.lstrip("/")).is_dir() and not _is_writable(root / name.lstrip("/"))
     ]
 
 
@@ -138,9 +139,7 @@ def _is_writable(directory: Path) -> bool:
 
 def _slurm_version() -> str:
     for command in ("scontrol", "slurmd", "slurmctld"):
-        path = shutil.which(
-            command, path="/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin:/opt/slurm/bin:/opt/slurm/sbin"
-        )
+        path = shutil.which(command, path=PATH)
         if path:
             try:
                 done = subprocess.run([path, "-V"], capture_output=True, text=True, check=False, timeout=20)
@@ -162,6 +161,7 @@ def main() -> None:
             "slurm_conf_on_nodes": {"type": "str", "choices": ["shared", "copied", "configless"], "default": "shared"},
             "edits_slurm_conf": {"type": "bool", "default": False},
             "generated_ok": {"type": "bool", "default": False},
+            "directories": {"type": "list", "elements": "str", "default": ["/etc", "/usr", "/var/lib"]},
             "root": {"type": "path", "default": "/"},
         },
         supports_check_mode=True,
@@ -180,7 +180,7 @@ def main() -> None:
     problems = [
         system_problem(release),
         slurm_problem(version),
-        *directory_problems(root),
+        *directory_problems(root, given["directories"]),
         *half_installed(root),
         *conf_problems(
             root,

@@ -130,7 +130,7 @@ def with_block(
         else:
             # Slurm heeds the last line of a key.
             chained[key] = [theirs[-1]]
-            block.append(f"{key}={chain_dir}/{os.path.basename(program)}")
+            block.append(f"{key}={chain_dir}/{Path(program).name}")
             kept |= {line.number for line in found}
     for key, value in sorted(values.items()):
         if not own(key) and key.lower() not in elsewhere:

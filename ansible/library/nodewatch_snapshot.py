@@ -1,7 +1,7 @@
 """Remember the last state of a machine that passed the gate, and bring it back.
 
-Under `place`: `good/` is the last state that passed, `previous/` the one before it. A state is the packages' versions, their files
-and what /etc/nodewatch held. Runs under the Python of the machine, 3.8 or later: the standard library only.
+Under `place`: `good/` is the last state that passed, `previous/` the one before it. A state is the packages' versions, their
+files and what /etc/nodewatch held. Runs under the Python of the machine, 3.8 or later: the standard library only.
 """
 
 from __future__ import annotations
@@ -90,21 +90,31 @@ def files_of(directory: Path) -> dict[str, str]:
     return {name: str(directory / file) for name, file in state.get("files", {}).items()}
 
 
-def earlier(place: Path, etc: Path, packages: dict[str, str]) -> Path:
-    """The newest saved state that is not what is there now. Raises SnapshotError when there is none."""
+def choose(place: Path, etc: Path, packages: dict[str, str], *, check: bool) -> Path:
+    """The saved state to go back to. Raises SnapshotError when there is none.
+
+    The last good state when that is not what is there (a rollout has failed), else the one before it, which is the last good
+    one from then on. Asked again after that it has nothing to do: two runs of a rollback go back one step.
+    """
     now = {"packages": packages, "etc": configuration(etc)}
-    for name in ("good", "previous"):
-        state = load(place / name)
-        if state and state != now:
-            missing = sorted(set(state["packages"]) - set(files_of(place / name)))
-            if missing and any(state["packages"][one] != packages.get(one) for one in missing):
-                raise SnapshotError(
-                    f"{place / name} lacks the file of {missing[0]} {state['packages'][missing[0]]}: install it by hand"
-                )
-            return place / name
-    raise SnapshotError(
-        f"{place} holds no state that differs from what is installed: if nodewatch came with this rollout, run uninstall.yml"
-    )
+    good, previous = place / "good", place / "previous"
+    if not load(good):
+        raise SnapshotError(
+            f"{place} holds no state that passed the gate: nodewatch came with this rollout, run uninstall.yml"
+        )
+    chosen = previous if load(good) == now and load(previous) else good
+    files = files_of(chosen)
+    for name, version in load(chosen)["packages"].items():
+        if packages.get(name) != version and name not in files:
+            raise SnapshotError(f"{chosen} lacks the file of {name} {version}: install it by hand")
+    if check:
+        return chosen
+    if chosen == previous:
+        shutil.rmtree(good)
+        previous.rename(good)
+    elif load(good) != now:
+        shutil.rmtree(previous, ignore_errors=True)
+    return good
 
 
 def restore_configuration(state: Path, etc: Path, *, check: bool) -> bool:
@@ -147,7 +157,7 @@ def main() -> None:
         if given["action"] == "save":
             changed = save(place, etc, given["packages"], given["files"], check=module.check_mode)
             module.exit_json(changed=changed)
-        state = earlier(place, etc, given["packages"])
+        state = choose(place, etc, given["packages"], check=module.check_mode)
         changed = restore_configuration(state, etc, check=module.check_mode)
         module.exit_json(changed=changed, state=str(state), packages=load(state)["packages"], files=files_of(state))
     except SnapshotError as error:
