@@ -83,7 +83,7 @@ def render(told: Mapping[str, Any]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.10g}"
+    return "" if value is None else str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _followed(socket: Path, key: str, *, shows: bool) -> dict[str, Any]:
