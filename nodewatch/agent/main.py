@@ -35,6 +35,7 @@ from nodewatch.config.agent import (
     gpus_expected,
     warnings_of,
 )
+from nodewatch.config.instance_types import load_learnt
 from nodewatch.config.load import load
 from nodewatch.errors import NodewatchError
 from nodewatch.model.samples import KmsgSample
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
     try:
         config = load(AgentConfig, options.config)
+        load_learnt(config.instance_types_file)
         checks = check_settings(config, load_checks(), where=str(options.config))
         for sentence in warnings_of(config):
             _LOG.warning("%s: %s", options.config, sentence)

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import enum
 import importlib
+import logging
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, is_dataclass
+from importlib.metadata import entry_points
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from nodewatch.model.health import Finding
 from nodewatch.model.samples import Sample
 
 _SampleT = TypeVar("_SampleT")
 _ATTRIBUTE = "__nodewatch_check__"
+_LOG = logging.getLogger(__name__)
+
+GROUP = "nodewatch.checks"
+"""The entry points by which other packages bring checks (docs/writing-checks.md)."""
 
 
 class Phase(enum.Flag):
@@ -104,8 +110,27 @@ def specs_in(module: ModuleType) -> list[CheckSpec]:
     return [spec for spec in found if isinstance(spec, CheckSpec) and spec.function.__module__ == module.__name__]
 
 
-def load_checks() -> Mapping[str, CheckSpec]:
-    """All checks of this package by name, sorted. Raises TypeError when a file holds none or a name stands twice."""
+def load_checks(entries: Iterable[EntryPoint] | None = None) -> Mapping[str, CheckSpec]:
+    """All checks by name: those of this package, then those of other packages that name themselves under `nodewatch.checks`.
+
+    Raises TypeError when a file of this package holds none or a name stands twice. A check of another package that cannot be
+    loaded is logged and left out: what a site added must not stop the agent. `entries` stands for what is installed.
+    """
+    specs = dict(built_in_checks())
+    for entry in sorted(_installed() if entries is None else entries, key=lambda each: (each.name, each.value)):
+        try:
+            spec = _out_of_tree(entry)
+            if spec.name in specs:
+                raise TypeError(f"there is a check of that name already, in {specs[spec.name].function.__module__}")
+        except (Exception, SystemExit) as error:
+            _LOG.error("the check %s (%s) is left out: %s: %s", entry.name, entry.value, type(error).__name__, error)
+            continue
+        specs[spec.name] = spec
+    return specs
+
+
+def built_in_checks() -> Mapping[str, CheckSpec]:
+    """The checks of this package by name, sorted. Raises TypeError when a file holds none or a name stands twice."""
     package = importlib.import_module("nodewatch.checks")
     specs: dict[str, CheckSpec] = {}
     for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda item: item.name):
@@ -116,3 +141,35 @@ def load_checks() -> Mapping[str, CheckSpec]:
             raise TypeError(f"nodewatch/checks/{info.name}.py must declare exactly one check, it declares {len(found)}")
         specs[found[0].name] = found[0]
     return specs
+
+
+class EntryPoint(Protocol):
+    """What is used of importlib.metadata's, so that a test need not install a package."""
+
+    @property
+    def name(self) -> str:
+        """The check's name."""
+
+    @property
+    def value(self) -> str:
+        """Where it is: `package.module` or `package.module:function`."""
+
+    def load(self) -> Any:
+        """Import it."""
+
+
+def _installed() -> Iterable[EntryPoint]:
+    return entry_points(group=GROUP)
+
+
+def _out_of_tree(entry: EntryPoint) -> CheckSpec:
+    loaded = entry.load()
+    found = specs_in(loaded) if isinstance(loaded, ModuleType) else [getattr(loaded, _ATTRIBUTE, None)]
+    spec = found[0] if len(found) == 1 else None
+    if not isinstance(spec, CheckSpec):
+        raise TypeError(f"{entry.value} is no check: name the module or the function that @check stands above")
+    if spec.name != entry.name:
+        raise TypeError(f"it is called {spec.name} in its own file: the entry point must have the same name")
+    if not is_dataclass(spec.reads) or not spec.reads.__module__.startswith("nodewatch.model."):
+        raise TypeError(f"it reads {getattr(spec.reads, '__name__', spec.reads)}, which is no sample of nodewatch's")
+    return spec

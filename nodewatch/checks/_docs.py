@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nodewatch.checks._api import CheckSpec, Phase, load_checks
+from nodewatch.checks._api import CheckSpec, Phase, built_in_checks
 
 _WIDTH = 125
 _HEAD = """\
@@ -116,4 +116,4 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(page(load_checks()))
+    sys.stdout.write(page(built_in_checks()))

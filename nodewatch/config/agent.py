@@ -52,6 +52,8 @@ class AgentConfig:
     """Holds the EC2 instance id (on Nitro instances the DMI asset tag does)."""
     instance_type_file: Path = Path("/sys/devices/virtual/dmi/id/product_name")
     """Holds the instance type when `instance_type` is empty."""
+    instance_types_file: Path = Path("/etc/nodewatch/instance_types.toml")
+    """The site's own rows about instance types, as `nodewatch learn` writes them; there need not be one."""
     kmsg: Path = Path("/dev/kmsg")
     """The kernel log: the device, or a FIFO or a regular file that carries records in its format."""
     kmsg_lookback_s: float = 600.0

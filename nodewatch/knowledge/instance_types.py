@@ -85,6 +85,11 @@ def expected_gpus(instance_type: str) -> int | None:
     return None if row is None else row.gpus
 
 
-TABLE: Mapping[str, InstanceType] = parse(
-    files("nodewatch.knowledge").joinpath("instance_types.toml").read_text(encoding="utf-8")
-)
+def add(rows: Mapping[str, InstanceType]) -> None:
+    """Let TABLE know the types that a site learnt. At start-up only, before anything is read from it; known ones stay."""
+    for name, row in rows.items():
+        _ROWS.setdefault(name, row)
+
+
+_ROWS = dict(parse(files("nodewatch.knowledge").joinpath("instance_types.toml").read_text(encoding="utf-8")))
+TABLE: Mapping[str, InstanceType] = MappingProxyType(_ROWS)
