@@ -16,7 +16,7 @@ from nodewatch.journal.file import Journal, read
 from nodewatch.model.records import Record
 
 DATA = {
-    "action": {"action": "drain", "node": "n2", "reason": "nodewatch: ü \n \u2028"},
+    "action": {"action": "drain", "key": "k", "node": "n2", "reason": "nodewatch: ü \n \u2028"},
     "nothing": None,
     "numbers": [1, 2.5],
 }
