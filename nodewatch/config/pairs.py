@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from nodewatch.clients.nccl_pair import DEFAULT_COMMAND, PLACEHOLDERS, unknown_placeholders
 
@@ -23,6 +24,9 @@ class PairsConfig:
     """Where the runs are submitted; empty: the group's partition."""
     extra: tuple[str, ...] = ()
     """More words for salloc, such as `["--account=ops", "--qos=healthcheck"]`."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What the program needs, such as `{ LD_LIBRARY_PATH = "/opt/nccl/build/lib", FI_PROVIDER = "efa" }`. Of the controller's
+    own environment only PATH, HOME, LANG, LC_ALL and SLURM_CONF are passed on."""
     gpus_per_node: int = 0
     """0: by the group's instance_type."""
     begin_bytes: int = 0

@@ -7,6 +7,7 @@ that was killed goes on from the records: what ran is not run again, what was ru
 from __future__ import annotations
 
 import math
+import os
 import signal
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ _REST_S = 30.0
 """A pair that gave way is not tried again before, the next time twice that: it must not chase every gap between jobs."""
 _MOST_REST_S = 600.0
 _MAX_OUTPUT = 4 << 20
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "SLURM_CONF")
 _UNKNOWN_SIZES = (8 << 20, 1 << 30)
 
 
@@ -203,7 +205,7 @@ class SlurmPairs:
         """See PairRunner."""
         words = nccl_pair.argv(self._config.command, self._values(nodes, group), self._config.extra)
         try:
-            child = Child(words, now=self._clock(), at_most=_MAX_OUTPUT)
+            child = Child(words, now=self._clock(), env=self._environment(), at_most=_MAX_OUTPUT)
         except OSError as error:
             self._failed.append(PairEnded(nodes=nodes, text=f"{words[0]}: {error.strerror}", returncode=127))
             return
@@ -270,6 +272,11 @@ class SlurmPairs:
         except OSError:
             # No scancel on this machine: Slurm ends the job at its time limit.
             return
+
+    def _environment(self) -> dict[str, str]:
+        # srun hands its environment to the ranks: the controller's may hold keys of the cloud account, and NOTIFY_SOCKET.
+        passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        return {**passed, **self._config.environment}
 
     def _values(self, nodes: tuple[str, str], group: Group) -> dict[str, str]:
         config, gpus = self._config, gpus_of(group, self._config)

@@ -58,6 +58,16 @@ def test_what_it_prints_comes_back_with_its_status() -> None:
     assert runner.ended() == [], "told once"
 
 
+def test_the_ranks_see_what_is_configured_and_no_key_of_the_controller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-head")
+    runner = SlurmPairs(shell("env", environment={"FI_PROVIDER": "efa"}), time.time)
+    runner.begin(NODES, GROUP)
+    (ended,) = until(runner)
+    assert "FI_PROVIDER=efa" in ended.text
+    assert "PATH=" in ended.text
+    assert "secret-of-the-head" not in ended.text
+
+
 def test_a_command_that_is_not_there_is_told_as_ended() -> None:
     runner = SlurmPairs(PairsConfig(command=("no-such-salloc", "{nodes}")), time.time)
     runner.begin(NODES, GROUP)
