@@ -30,7 +30,7 @@ def write(root: Path, step: int, *, after: manifest.AfterCall | None = None, con
 
 def write_manifest(path: Path, **changes: object) -> None:
     """Put a manifest in place whose own checksum is right, whatever else it says."""
-    found = manifest.verify(path).manifest
+    found = manifest.verify(path, checksums=False).manifest
     assert found is not None
     fields = {name: getattr(found, name) for name in ("step", "world_size", "files", "created_at", "extra")}
     (path / "manifest.json").write_bytes(Manifest(**(fields | changes)).render())
@@ -342,7 +342,7 @@ def test_a_large_file_is_verified_by_chunks_and_a_small_checkpoint_stays_version
 
 
 def test_a_digest_is_the_same_however_the_bytes_come() -> None:
-    data = random.Random(3).randbytes(2**20) * 65
+    data = random.Random(3).randbytes(2**20) * 17
     whole, parts = Digest(), Digest()
     whole.update(data)
     for start in range(0, len(data), 777_777):

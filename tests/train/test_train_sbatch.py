@@ -54,7 +54,7 @@ def test_the_script_trains(tmp_path: Path, environment: dict[str, str]) -> None:
     assert "pretrain: job 17, start 2, on n[2-4]" in ran.stdout
     directory = tmp_path / "checkpoints" / "demo"
     assert [line["restart"] for line in progress(directory, "done")] == [1]
-    assert {path.name for path in directory.iterdir()} == {"progress.jsonl", "step-00000004"}
+    assert {path.name for path in directory.iterdir()} == {".lock", "progress.jsonl", "step-00000004"}
     host, port, *arguments = (tmp_path / "noted").read_text().splitlines()
     assert (host, int(port)) == ("localhost", 20000 + 17 * 64 + 1)
     assert arguments[0] == "--kill-on-bad-exit=1"

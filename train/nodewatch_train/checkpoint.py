@@ -5,13 +5,13 @@ the model, the optimiser, the step, the position in the data, and each rank's ra
 """
 
 import hashlib
-import json
 import os
-import random
 import shutil
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +21,11 @@ import torch
 import torch.distributed as dist
 
 from nodewatch_train import manifest
+from nodewatch_train.copies import Copy, newest_copy
+from nodewatch_train.lock import DirectoryLock, Owner
 from nodewatch_train.manifest import CheckpointError, FileEntry, Manifest, RefusedError
+from nodewatch_train.packing import pack, unpack
+from nodewatch_train.randomness import random_state, set_random_state
 
 RESUME_FROM = "NODEWATCH_RESUME_FROM"
 """Environment variable: the checkpoint that the controller verified for this start."""
@@ -37,20 +41,36 @@ class DataPosition(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+class Stateful(Protocol):
+    """A part of the run that is the same on every rank, such as a learning-rate schedule. The state may hold tensors."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saved:
-    """A committed checkpoint: the name of its directory, and how long the save took."""
+    """A committed checkpoint of `step`: its directory's name, how long the save took, and how long training stood still."""
 
     name: str
+    step: int
     seconds: float
+    held_seconds: float
 
 
 class Checkpointer:
     """Saves a run into one directory, and resumes it from the newest checkpoint there that verifies.
 
-    Made on every rank, after init_process_group (or without any, for a single process). `keep` is how many verified
-    checkpoints stay. `io_timeout` bounds a save or a verification, which on a large model takes far longer than a
-    step's collectives may.
+    Made on every rank, after init_process_group (or without any, for a single process). One job at a time may write into
+    the directory. Every method is called by all ranks at the same step.
+
+    also: parts whose state goes along, by name. rank_state: parts whose state differs from rank to rank, such as a
+    dataloader with workers; it is restored only at the same number of ranks. keep: how many verified checkpoints stay.
+    copies: where committed checkpoints are copied to as well, and fetched from when none here verifies.
+    overlap: copy parameters and optimiser state while the next step's forward and backward pass run (`staging`).
+    threads: files that a rank writes at a time. io_timeout bounds a save or a verification, which on a large model
+    takes far longer than a step's collectives may.
     """
 
     def __init__(
@@ -60,7 +80,12 @@ class Checkpointer:
         model: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
         data: DataPosition,
+        also: Mapping[str, Stateful] | None = None,
+        rank_state: Mapping[str, Stateful] | None = None,
         keep: int = 3,
+        copies: Sequence[Copy] = (),
+        overlap: bool = True,
+        threads: int = 2,
         io_timeout: timedelta = timedelta(minutes=30),
     ) -> None:
         self.resumed_from: str | None = None
@@ -69,20 +94,34 @@ class Checkpointer:
         self._model = model
         self._optimizer = optimizer
         self._data = data
+        self._also = dict(also or {})
+        self._rank_state = dict(rank_state or {})
         self._keep = keep
+        self._copies = copies
+        self._later = frozenset(_overlapping(model)) if overlap else frozenset[str]()
+        self._threads = threads
         self._trusted: set[str] = set()
         self._fingerprint = fingerprint(model)
         self._rank = dist.get_rank() if dist.is_initialized() else 0
         self._world_size = dist.get_world_size() if dist.is_initialized() else 1
-        # A group of its own: on the default one a long verification on rank 0 would time the waiting ranks out, and
-        # NCCL carries no Python objects.
+        # A group of its own: on the default one a long verification on rank 0 would time the waiting ranks out, NCCL
+        # carries no Python objects, and a save in the background must not mix with the training's collectives.
         self._group = dist.new_group(backend="gloo", timeout=io_timeout) if dist.is_initialized() else None
+        self._lock: DirectoryLock | None = None
+        self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._running: Future[Saved] | None = None
+        self._staging: Any = None
+        self._unstaged = threading.Event()
+        self._unstaged.set()
+        self._held = 0.0
+        optimizer.register_step_pre_hook(lambda *_: self._await_copy())
 
     def resume(self) -> int:
         """Load the newest verified checkpoint, on every rank, and return the number of steps completed (0: none).
 
         NODEWATCH_RESUME_FROM is preferred when it verifies. What was skipped is said on standard error, a sentence
-        each. Raises CheckpointError when the directory cannot be used, RefusedError when it belongs to another model.
+        each. Raises CheckpointError when the directory cannot be used, RefusedError when it belongs to another model
+        or is being written by another job.
         """
         chosen = self._on_rank_0(self._choose)
         if chosen is None:
@@ -98,23 +137,103 @@ class Checkpointer:
 
         Raises CheckpointError on every rank when any of them could not write.
         """
+        self.begin_save(step)
+        saved = self.wait()
+        assert saved is not None
+        return saved
+
+    def begin_save(self, step: int) -> None:
+        """As `save`, in the background: returns once the run may go on. `finished` tells when it is committed.
+
+        A save that still runs is waited for first, and its error raised.
+        """
+        self.wait()
         began = time.monotonic()
-        tmp = self._on_rank_0(lambda: manifest.begin(self._root, step))
-        described = self._write(tmp)
+        if self._staging is None:
+            from nodewatch_train.staging import Staging
+
+            self._staging = Staging()
+        state = self._state()
+        extra = {"model": self._fingerprint, "data": self._data.state_dict(), "also": sorted(self._also)}
+        staged: Any = None
+        failed: CheckpointError | None = None
+        try:
+            staged = self._staging.begin(state, later=self._later)
+        except CheckpointError as error:
+            failed = error  # said to the others in the background, who would wait for us there otherwise
+        else:
+            self._unstaged = staged.ready
+        self._held = time.monotonic() - began
+        self._running = self._background.submit(self._save, step, state, staged, failed, extra, began)
+
+    def finished(self) -> Saved | None:
+        """The save that was begun, once, after it is committed; None while it runs. Raises what it failed with."""
+        if self._running is None or not self._running.done():
+            return None
+        return self.wait()
+
+    def wait(self) -> Saved | None:
+        """Wait for the save that was begun, and return it; None when there is none that was not told yet."""
+        running, self._running = self._running, None
+        return None if running is None else running.result()
+
+    def close(self) -> None:
+        """Wait for the last save, and let the next job have the directory."""
+        try:
+            self.wait()
+        finally:
+            self._background.shutdown()
+            if self._lock is not None:
+                self._lock.release()
+
+    def _await_copy(self) -> None:
+        """Before the optimiser changes anything: let the copy of what it changes end."""
+        if not self._unstaged.is_set():
+            began = time.monotonic()
+            self._unstaged.wait()
+            self._held += time.monotonic() - began
+
+    def _save(
+        self, step: int, state: Any, staged: Any, failed: CheckpointError | None, extra: dict[str, Any], began: float
+    ) -> Saved:
+        """In the background, on every rank."""
+        if staged is not None:
+            try:
+                staged.finish()
+            except CheckpointError as error:
+                failed = error
+        self._agree(failed)
+        tmp = self._on_rank_0(lambda: self._begin(step))
+        described = self._write(tmp, state, staged)
 
         def commit() -> str:
-            extra = {"model": self._fingerprint, "data": self._data.state_dict()}
+            self._locked().check()
             done = manifest.commit(tmp, step, world_size=self._world_size, extra=extra, described=described)
             self._trusted.add(done.name)
+            for copy in self._copies:
+                copy.put(done)
             manifest.prune(self._root, self._keep, trusted=self._trusted, up_to=step)
             return done.name
 
         name = self._on_rank_0(commit)
-        return Saved(name=name, seconds=time.monotonic() - began)
+        return Saved(name=name, step=step, seconds=time.monotonic() - began, held_seconds=self._held)
+
+    def _begin(self, step: int) -> Path:
+        self._locked()
+        return manifest.begin(self._root, step)
+
+    def _locked(self) -> DirectoryLock:
+        """On rank 0: the lock, taken at the first need of it."""
+        if self._lock is None:
+            lock = DirectoryLock(self._root, owner=Owner.from_environment(os.environ))
+            lock.acquire()
+            self._lock = lock
+        return self._lock
 
     def _choose(self) -> tuple[Path, Manifest] | None:
         """On rank 0: the checkpoint to load, and what it holds."""
         manifest.check_directory(self._root)
+        self._locked()
         manifest.sweep(self._root)
         wanted = os.environ.get(RESUME_FROM)
         if wanted:
@@ -134,6 +253,7 @@ class Checkpointer:
         newest, skipped = manifest.newest_verified(self._root)
         for sentence in skipped:
             _say(sentence)
+        newest = newest_copy(self._root, newest, self._copies, say=_say)
         if newest is None:
             if skipped:
                 _say(f"no checkpoint in {self._root} verifies: starting from step 0")
@@ -148,31 +268,20 @@ class Checkpointer:
             )
         return newest, found
 
-    def _write(self, tmp: Path) -> dict[str, FileEntry]:
+    def _write(self, tmp: Path, state: Any, staged: Any) -> dict[str, FileEntry]:
         """Write, flush and hash this rank's share; on rank 0, what all ranks wrote. Returns after all have."""
-        # Imported late: it costs start-up time, and a run must reach its first step before its first save.
         from torch.distributed.checkpoint.api import CheckpointException
         from torch.distributed.checkpoint.state_dict_saver import save
 
+        from nodewatch_train.storage import HashingWriter, StagedPlanner
+
+        writer = HashingWriter(tmp, threads=self._threads)
+        planner = StagedPlanner(staged)
         try:
-            save(self._state(), checkpoint_id=tmp, process_group=self._group, no_dist=self._group is None)
+            save(state, storage_writer=writer, planner=planner, process_group=self._group, no_dist=self._group is None)
         except (CheckpointException, OSError) as error:
             raise CheckpointError(f"cannot write checkpoint {tmp} ({_free(tmp)}): {_cause(error)}") from error
-        # DCP names a rank's files __<rank>_<number>.distcp. What it leaves out (.metadata) commit describes itself.
-        mine: dict[str, FileEntry] | CheckpointError
-        try:
-            mine = {path.name: manifest.describe(path) for path in sorted(tmp.glob(f"__{self._rank}_*"))}
-        except CheckpointError as error:
-            mine = error  # said to the others, who would wait for us otherwise
-        if self._group is None:
-            shares: list[Any] = [mine]
-        else:
-            shares = [None] * self._world_size
-            dist.all_gather_object(shares, mine, group=self._group)
-        for share in shares:
-            if isinstance(share, CheckpointError):
-                raise share
-        return {name: entry for share in shares for name, entry in share.items()}
+        return {name: entry for share in self._gather(writer.entries) for name, entry in share.items()}
 
     def _load(self, path: Path, found: Manifest) -> None:
         from torch.distributed.checkpoint.api import CheckpointException
@@ -180,8 +289,14 @@ class Checkpointer:
         from torch.distributed.checkpoint.state_dict_loader import load
 
         state = self._state()
+        mine = _rank_key(self._rank)
         if self._rank >= found.world_size:
-            del state[_random_key(self._rank)]  # a rank that did not exist then keeps the seed it was started with
+            del state[mine]  # a rank that did not exist then keeps the seed it was started with
+        kept = found.extra.get("also", [])
+        for name in self._also:
+            if name not in kept:
+                _say(f"{path.name} holds no {name!r}, which this run saves: it starts anew")
+                del state[_also_key(name)]
         try:
             load(state, checkpoint_id=path, process_group=self._group, no_dist=self._group is None)
         except (CheckpointException, OSError) as error:
@@ -193,18 +308,41 @@ class Checkpointer:
             optim_state_dict=state["optimizer"],
         )
         self._data.load_state_dict(found.extra["data"])
-        if _random_key(self._rank) in state:
-            _set_random_state(state[_random_key(self._rank)])
+        for name, part in self._also.items():
+            if _also_key(name) in state:
+                part.load_state_dict(unpack(state[_also_key(name)]))
+        if mine in state:
+            random, parts = unpack(state[mine]) if state[mine].startswith("packed:") else (state[mine], {})
+            set_random_state(random)
+            for name, part in self._rank_state.items():
+                if name in parts and self._world_size == found.world_size:
+                    part.load_state_dict(parts[name])
 
     def _state(self) -> dict[str, Any]:
+        # Imported late: it costs start-up time, and a run must reach its first step before its first save.
         from torch.distributed.checkpoint.state_dict import get_state_dict
 
         model, optimizer = get_state_dict(self._model, self._optimizer)
+        parts = {name: part.state_dict() for name, part in self._rank_state.items()}
         return {
             "model": model,
             "optimizer": optimizer,
-            _random_key(self._rank): _random_state(),
+            _rank_key(self._rank): pack([random_state(), parts]) if parts else random_state(),
+            **{_also_key(name): pack(part.state_dict()) for name, part in self._also.items()},
         }
+
+    def _agree(self, failed: CheckpointError | None) -> None:
+        """Raise on every rank what any of them failed with."""
+        for error in self._gather(failed):
+            if error is not None:
+                raise error
+
+    def _gather(self, mine: Any) -> list[Any]:
+        if self._group is None:
+            return [mine]
+        shares: list[Any] = [None] * self._world_size
+        dist.all_gather_object(shares, mine, group=self._group)
+        return shares
 
     def _on_rank_0(self, work: Callable[[], _T]) -> _T:
         """Do `work` on rank 0 and return its result on every rank, or raise its CheckpointError on every rank."""
@@ -231,33 +369,19 @@ def fingerprint(model: torch.nn.Module) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _random_key(rank: int) -> str:
+def _overlapping(model: torch.nn.Module) -> list[str]:
+    """The paths of what only the optimiser's step changes. Not the buffers: a forward pass may change those."""
+    # DDP's own prefix is not part of the names in a state dict.
+    names = [name.removeprefix("module.") for name, _ in model.named_parameters()]
+    return ["optimizer/state", *(f"model/{name}" for name in names)]
+
+
+def _rank_key(rank: int) -> str:
     return f"random-{rank}"
 
 
-def _random_state() -> str:
-    """This rank's random state as one string: DCP would take a dict apart, and demand the same keys at the load."""
-    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-    return json.dumps(
-        {
-            "python": random.getstate(),
-            "torch": bytes(torch.get_rng_state().tolist()).hex(),
-            "cuda": None if cuda is None else bytes(cuda.tolist()).hex(),
-        }
-    )
-
-
-def _set_random_state(text: str) -> None:
-    state = json.loads(text)
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    torch.set_rng_state(_byte_tensor(state["torch"]))
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(_byte_tensor(state["cuda"]))
-
-
-def _byte_tensor(text: str) -> torch.Tensor:
-    return torch.tensor(list(bytes.fromhex(text)), dtype=torch.uint8)
+def _also_key(name: str) -> str:
+    return f"also-{name}"
 
 
 def _say(sentence: str) -> None:

@@ -17,7 +17,7 @@ manifest.json is one line of JSON with sorted keys and no spaces, exactly as `Ma
 
 `manifest_sha256` is the SHA-256 of that same line without the field and without the newline. Files in the directory
 which the manifest does not name are ignored (network file systems leave some behind). Version 2 is written only where a
-file is larger than a chunk: its entry then also has `"chunks":["HEX",...]` (see `digest`). Both versions are read.
+file is larger than a chunk: its entry then also has `"chunks":["CRC",...]` (see `digest`). Both versions are read.
 """
 
 import hashlib
@@ -47,6 +47,7 @@ LAST_STEP = 99_999_999
 # A checkpoint that is being replaced keeps its step in its name: a crash between the two renames loses nothing.
 _CHECKPOINT = re.compile(r"step-(\d{8})(\.replaced-[0-9a-f]+)?", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_CRC = re.compile(r"[0-9a-f]{8}", re.ASCII)
 
 AfterCall = Callable[[str], None]
 """Told the name of each system call of the protocol once it has returned; tests stop the process there."""
@@ -163,6 +164,14 @@ def commit(
             _tell(after, "write manifest")
             os.fsync(stream.fileno())
             _tell(after, "fsync manifest")
+    return adopt(tmp, step, after=after)
+
+
+def adopt(tmp: Path, step: int, *, after: AfterCall | None = None) -> Path:
+    """Turn a directory with a manifest, all of whose files are flushed, into checkpoint `step` of its parent."""
+    root = tmp.parent
+    final = root / f"step-{step:08d}"
+    with _telling(f"cannot commit checkpoint {final}"):
         _fsync_directory(tmp)
         _tell(after, "fsync directory")
         if final.exists():
@@ -293,6 +302,12 @@ def checkpoints(root: Path) -> list[Path]:
     return [path for _, path in named]
 
 
+def is_name(name: str) -> bool:
+    """Whether a directory of this name is a checkpoint, and no half-replaced one."""
+    match = _CHECKPOINT.fullmatch(name)
+    return match is not None and match[2] is None
+
+
 def step_of(path: Path) -> int:
     """The step in the name of a checkpoint's directory. Raises CheckpointError for another name."""
     match = _CHECKPOINT.fullmatch(path.name)
@@ -354,7 +369,7 @@ def _parse_files(listed: object) -> dict[str, FileEntry] | str:
 def _are_chunks(chunks: object, size: int, sha256: str) -> bool:
     if not isinstance(chunks, list) or len(chunks) != chunks_of(size):
         return False
-    return all(isinstance(one, str) and _SHA256.fullmatch(one) for one in chunks) and root_of(chunks) == sha256
+    return all(isinstance(one, str) and _CRC.fullmatch(one) for one in chunks) and root_of(chunks) == sha256
 
 
 def _read_plain(path: Path) -> bytes:

@@ -1,0 +1,205 @@
+"""Writes a rank's share of a checkpoint in the format of torch.distributed.checkpoint, flushed and hashed on the way.
+
+torch's own writer passes every tensor through a Python stream piece by piece, and the files would have to be read again
+for their checksums. Here each of a few threads writes one file straight from the tensors' memory.
+"""
+
+import ctypes
+import io
+import os
+import pickle
+import zipfile
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
+from torch.distributed.checkpoint.filesystem import FileSystemWriter, _StorageInfo
+from torch.distributed.checkpoint.metadata import MetadataIndex
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner, WriteItem, WriteItemType
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future
+
+from nodewatch_train.digest import Digest, FileEntry
+from nodewatch_train.staging import Staged
+
+_PIECE = 4 * 2**20
+"""Bytes between two calls of write: small enough to be hashed while still in the cache, and that the file system writes them
+to the disk while the next are hashed."""
+
+
+class StagedPlanner(DefaultSavePlanner):
+    """Plans with the live tensors, of which it reads the shapes alone, and writes their staged copies."""
+
+    def __init__(self, staged: Staged) -> None:
+        super().__init__()
+        self._staged = staged
+
+    def lookup_object(self, index: MetadataIndex) -> Any:
+        value = self.state_dict[index.fqn]
+        return self._staged.of(value) if isinstance(value, torch.Tensor) else value
+
+
+class HashingWriter(FileSystemWriter):
+    """Afterwards `entries` says what each file of this rank holds; all of them are on stable storage."""
+
+    def __init__(self, path: Path, *, threads: int) -> None:
+        super().__init__(path)
+        self.entries: dict[str, FileEntry] = {}
+        self._directory = path
+        self._threads = threads
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        prefix = plan.storage_data.prefix
+        buckets = [bucket for bucket in _spread(plan.items, self._threads) if bucket]
+        named = {f"{prefix}{number}.distcp": bucket for number, bucket in enumerate(buckets)}
+        results: list[WriteResult] = []
+        with ThreadPoolExecutor(max_workers=self._threads, thread_name_prefix="checkpoint-write") as pool:
+            running = {name: pool.submit(self._write_file, name, items, planner) for name, items in named.items()}
+            for name, future in running.items():
+                written, self.entries[name] = future.result()
+                results += written
+        done: Future[list[WriteResult]] = Future()
+        done.set_result(results)
+        return done
+
+    def _write_file(
+        self, name: str, items: list[WriteItem], planner: SavePlanner
+    ) -> tuple[list[WriteResult], FileEntry]:
+        results = []
+        with HashedFile(self._directory / name) as out:
+            for item in items:
+                offset = out.digest.size
+                data = planner.resolve_data(item)
+                if isinstance(data, io.BytesIO):
+                    out.write(data.getbuffer())
+                else:
+                    write_tensor(out, data.detach())
+                length = out.digest.size - offset
+                where = _StorageInfo(name, offset, length)
+                results.append(WriteResult(index=item.index, size_in_bytes=length, storage_data=where))
+            entry = out.flushed()
+        return results, entry
+
+
+class HashedFile:
+    """A new file that is written from its beginning to its end, straight to the kernel."""
+
+    def __init__(self, path: Path) -> None:
+        self.digest = Digest()
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        view = memoryview(data).cast("B")
+        for start in range(0, len(view), _PIECE):
+            piece = view[start : start + _PIECE]
+            self.digest.update(piece)
+            while len(piece):
+                piece = piece[os.write(self._descriptor, piece) :]
+        return len(view)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def flushed(self) -> FileEntry:
+        """Wait until all is on stable storage, and say what it is."""
+        os.fsync(self._descriptor)
+        return self.digest.entry()
+
+    def __enter__(self) -> "HashedFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._descriptor)
+
+
+def write_tensor(out: HashedFile, tensor: torch.Tensor) -> None:
+    """Write a tensor of the host as torch.save does, so that torch.load reads it."""
+    named = _STORAGES.get(tensor.dtype)
+    if named is None or not tensor.is_contiguous():
+        buffer = io.BytesIO()
+        torch.save(tensor.clone(), buffer)
+        out.write(buffer.getbuffer())
+        return
+    pickled = io.BytesIO()
+    _TensorPickler(pickled, protocol=2).dump(_Shape(tensor, getattr(torch, named)))
+    # The stream cannot be wound back, so zipfile puts each entry's checksum behind it instead of in front.
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
+        archive.writestr(zipfile.ZipInfo("archive/data.pkl"), pickled.getvalue())
+        archive.writestr(zipfile.ZipInfo("archive/byteorder"), b"little")
+        data = memory_of(tensor)
+        entry = zipfile.ZipInfo("archive/data/0")
+        entry.file_size = len(data)  # known beforehand: beyond 4 GiB the header has another form
+        archive.writestr(entry, data)
+        archive.writestr(zipfile.ZipInfo("archive/version"), b"3\n")
+
+
+def memory_of(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a contiguous tensor of the host, not copied: valid while the tensor lives."""
+    if not tensor.nbytes:
+        return memoryview(b"")
+    return memoryview((ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())).cast("B")
+
+
+# The names by which torch.load finds a storage's type. Types without one (float8 and other young ones) go through torch.save.
+_STORAGES = {
+    torch.float64: "DoubleStorage",
+    torch.float32: "FloatStorage",
+    torch.float16: "HalfStorage",
+    torch.bfloat16: "BFloat16Storage",
+    torch.int64: "LongStorage",
+    torch.int32: "IntStorage",
+    torch.int16: "ShortStorage",
+    torch.int8: "CharStorage",
+    torch.uint8: "ByteStorage",
+    torch.bool: "BoolStorage",
+    torch.complex64: "ComplexFloatStorage",
+    torch.complex128: "ComplexDoubleStorage",
+}
+
+
+class _Storage:
+    """Stands for the tensor's memory, which is a file of its own in the archive."""
+
+    def __init__(self, kind: type, count: int) -> None:
+        self.identity = ("storage", kind, "0", "cpu", count)
+
+
+class _Shape:
+    """Pickled as the call that makes the tensor again."""
+
+    def __init__(self, tensor: torch.Tensor, kind: type) -> None:
+        self._tensor, self._kind = tensor, kind
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        tensor = self._tensor
+        memory = _Storage(self._kind, tensor.numel())
+        arguments: tuple[Any, ...] = (memory, 0, tuple(tensor.shape), tensor.stride(), False, OrderedDict())
+        return torch._utils._rebuild_tensor_v2, arguments  # noqa: SLF001 (the name that stands in every file of torch.save)
+
+
+class _TensorPickler(pickle.Pickler):
+    def persistent_id(self, value: Any) -> Any:
+        return value.identity if isinstance(value, _Storage) else None
+
+
+def _spread(items: list[WriteItem], count: int) -> list[list[WriteItem]]:
+    """The items in `count` lists of about the same size, the greatest first."""
+    buckets: list[list[WriteItem]] = [[] for _ in range(count)]
+    sizes = [0] * count
+    for item in sorted(items, key=_bytes_of, reverse=True):
+        least = sizes.index(min(sizes))
+        buckets[least].append(item)
+        sizes[least] += _bytes_of(item) + 1
+    return buckets
+
+
+def _bytes_of(item: WriteItem) -> int:
+    if item.type == WriteItemType.BYTE_IO or item.tensor_data is None:
+        return 0
+    return int(item.tensor_data.chunk.sizes.numel()) * int(item.tensor_data.properties.dtype.itemsize)
