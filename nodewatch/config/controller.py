@@ -30,6 +30,10 @@ class ControllerConfig:
     """Whose reports are believed beside root's."""
     tick_s: float = 1.0
     """The cluster is looked at so often when nothing is reported; a report is acted on at once."""
+    journal_mb: int = 64
+    """The journal goes on in a new file, which begins from a snapshot, when it is so large. MB of 2^20 bytes."""
+    journal_keep_days: float = 400.0
+    """Full files are kept so long, compressed, for `nodewatch history` and `nodewatch replay-journal`."""
     slurm_deadline_s: float = 10.0
     """A Slurm command that has not answered by then counts as Slurm being unreadable."""
     ec2_period_s: float = 10.0
@@ -51,6 +55,10 @@ class ControllerConfig:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: use a number of seconds from 0.01 to 3600")
         if not 0 <= self.ec2_period_s <= 3600:
             raise ValueError(f"ec2_period_s is {self.ec2_period_s!r}: use a number of seconds from 0 to 3600")
+        if not 1 <= self.journal_mb <= 4096:
+            raise ValueError(f"journal_mb is {self.journal_mb!r}: use a number of MB from 1 to 4096")
+        if not 0 < self.journal_keep_days <= 36500:
+            raise ValueError(f"journal_keep_days is {self.journal_keep_days!r}: use a number of days above 0")
         for name in ("listen_port", "agent_port", "slurmd_port"):
             if not 1 <= getattr(self, name) <= 65535:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: use a port from 1 to 65535")

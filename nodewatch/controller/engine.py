@@ -63,6 +63,9 @@ class JournalStore(Protocol):
     def append(self, at: float, kind: str, data: Mapping[str, Any]) -> Record:
         """Keep one record durably, or raise JournalError."""
 
+    def keep(self, ledger: Ledger) -> None:
+        """All records so far amount to `ledger`: a good moment to begin a new file from it. Never raises."""
+
 
 class Engine:
     """State: the ledger (a fold of the journal), the agents' last words, and EC2's last picture."""
@@ -79,10 +82,13 @@ class Engine:
         reach: Callable[[str, str], bool] = lambda _node, _address: True,
         ec2_period_s: float = 10.0,
         alive: Callable[[], None] = lambda: None,
+        ledger: Ledger | None = None,
+        may_act: Callable[[], None] = lambda: None,
     ) -> None:
-        """`past` is the journal so far. `reach(node, address)` tells whether any of the node's ports answers now; it is called
-        for many nodes at once, on threads.
+        """`past` is the journal so far, or its last records where `ledger` is given: what all of it amounts to.
 
+        `reach(node, address)` tells whether any of the node's ports answers now; it is called for many nodes at once, on
+        threads. `may_act` is called at the last moment before an action, and raises JournalError where it must not be done.
         `alive` is called after each step of a tick: a tick that waits for a slow EC2 several times is long, not hung.
         `ec2_period_s` is how long a picture of EC2 serves: its API is throttled, Slurm's is not.
         """
@@ -97,7 +103,8 @@ class Engine:
         self._ec2_period_s = ec2_period_s
         self._alive = alive
         self.rules = rules
-        self.ledger: Ledger = _replayed(past)
+        self._may_act = may_act
+        self.ledger: Ledger = _replayed(past) if ledger is None else ledger
         self.story: deque[Record] = deque(past[-_STORY_KEPT:], maxlen=_STORY_KEPT)
         self.held: tuple[Held, ...] = ()
         self.snapshot: Snapshot = Snapshot(taken_at=0.0, slurm_error="not read yet")
@@ -240,6 +247,7 @@ class Engine:
             record = self._journal.append(at, kind, {key: value for key, value in data.items() if key != "at"})
             self.ledger = fold(self.ledger, (record,))
             self.story.append(record)
+            self._journal.keep(self.ledger)
             return record
 
     # -- below --------------------------------------------------------------------------------------------------------
@@ -314,6 +322,8 @@ class Engine:
     def _carry_out(self, action: act.Action) -> None:
         self.note("intended", {"action": act.to_json(action)})
         word = act.word_of(action)
+        # A controller that was stopped for a minute after its record was written must not go on to act.
+        self._may_act()
         try:
             result = perform(action, self._slurm, self._ec2)
         except NodewatchError as error:

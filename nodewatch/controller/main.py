@@ -186,7 +186,7 @@ def build(config: ControllerConfig, notifier: Notifier) -> tuple[Controller, Jou
     munge = Munge()
     wants_ec2 = any(group.launch_template for group in config.groups)
     ec2 = Ec2(cluster=config.cluster) if wants_ec2 else None
-    journal = Journal(config.journal)
+    journal = Journal(config.journal, rotate_bytes=config.journal_mb << 20, keep_days=config.journal_keep_days)
     engine = Engine(
         journal=journal,
         past=journal.take_past(),
@@ -197,6 +197,7 @@ def build(config: ControllerConfig, notifier: Notifier) -> tuple[Controller, Jou
         reach=_reacher(config),
         ec2_period_s=config.ec2_period_s,
         alive=notifier.watchdog,
+        ledger=journal.take_ledger(),
     )
     return Controller(config, engine, munge, slurm), journal
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nodewatch.errors import JournalError
+from nodewatch.model.ledger import Ledger
 from nodewatch.model.records import Record
 
 
@@ -25,3 +26,6 @@ class MemoryJournal:
         kept = Record.from_json(json.loads(json.dumps(record.to_json())))
         self.records.append(kept)
         return kept
+
+    def keep(self, ledger: Ledger) -> None:
+        """Nothing: a list needs no snapshot."""
