@@ -25,6 +25,7 @@ _COMMANDS = {
     "check": ("nodewatch.cli.check", "check"),
     "check-pairs": ("nodewatch.cli.pairs", "check_pairs"),
     "replay": ("nodewatch.cli.replay", "replay"),
+    "checkpoint": ("nodewatch.cli.checkpoint", "checkpoint"),
     "learn": ("nodewatch.cli.learn", "learn"),
     "lab": ("nodewatch.lab.command", "lab"),
 }

@@ -378,11 +378,18 @@ def _read_plain(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _delete(path: Path) -> None:
-    # Renamed first: killed halfway, the rest is an unfinished directory for sweep, not a torn checkpoint.
+def set_aside(path: Path) -> Path:
+    """Rename a checkpoint that is to be deleted, and return its new path.
+
+    Killed halfway through the deletion, the rest is an unfinished directory for `sweep`, not a torn checkpoint.
+    """
     doomed = path.with_name(f".tmp-deleted-{secrets.token_hex(6)}")
     path.rename(doomed)
-    shutil.rmtree(doomed)
+    return doomed
+
+
+def _delete(path: Path) -> None:
+    shutil.rmtree(set_aside(path))
 
 
 def _fsync_directory(path: Path) -> None:
