@@ -113,5 +113,6 @@ def replacing(case: Case, ledger: Ledger, snapshot: Snapshot, rules: Rules, now:
 
 
 def counts_as_out(case: Case) -> bool:
-    """Whether the case keeps its node out of service now."""
-    return case.is_out and case.rung > Rung.OBSERVE
+    """Whether the case keeps its node out of service now, or may the next moment: one that is watched goes out again by itself
+    when its fault comes back, whoever was let out meanwhile."""
+    return case.is_admitted and case.rung > Rung.OBSERVE

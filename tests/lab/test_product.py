@@ -288,6 +288,19 @@ def test_deep_checks_give_way_to_a_job_at_once_and_are_begun_again(calm: float) 
     eventually(lambda: [r for r in since(calm) if r.kind == "validated" and r.data["passed"]], "it passed", 120)
 
 
+def test_the_slow_one_of_two_is_named_by_a_second_pair(calm: float) -> None:
+    lab("inject", "nccl-slow", "n2")
+    done = lab("exec", "head", "--", "nodewatch", "check-pairs", "--json", "n[1-3]", deadline_s=180)
+    answer = json.loads(done.stdout)
+    assert done.returncode == 1, answer
+    lab("inject", "tools-well", "n2")
+    found = [r.data for r in since(calm) if r.kind == "pairs_judged"]
+    assert [each["node"] for each in found[-1]["culprits"]] == ["n2"]
+    eventually(lambda: done_since(calm, "reboot"), "the culprit is rebooted")
+    assert {each["node"] for each in done_since(calm, "drain")} == {"n2"}
+    eventually(lambda: done_since(calm, "hold_spare", "return_to_service"), "it is back", 120)
+
+
 def test_an_operators_reboot_waits_for_the_job_and_the_plan_is_shown_first(calm: float) -> None:
     job = int(head("sbatch", "--parsable", "--nodelist=n1", "--chdir=/tmp", "--wrap=sleep 8"))
     eventually(lambda: job_state(job) == "RUNNING", "the job runs", 30)

@@ -179,7 +179,7 @@ def test_replacements() -> None:
         (Step.DRAINING, Rung.OBSERVE, False),
         (Step.VALIDATING, Rung.DRAIN, True),
         (Step.WAITING_FOR_HUMAN, Rung.HUMAN, True),
-        (Step.WATCHING, Rung.REPLACE, False),
+        (Step.WATCHING, Rung.REPLACE, True),
         (Step.CLOSED, Rung.REPLACE, False),
     ],
 )
