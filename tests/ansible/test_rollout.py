@@ -1,0 +1,117 @@
+"""The playbooks, in the order of a cluster's life: check, install, again, an upgrade that fails at its canary, back, off."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import HEALTHY, NODES, SITE_CONF, Cluster
+
+FAILED = 'nodewatch_verdict{state="failed"} 1.0\nnodewatch_findings{fault="gpu.lost",severity="fatal"} 1.0\n'
+
+
+@pytest.fixture(scope="module")
+def before(cluster: Cluster) -> dict[str, dict[str, str]]:
+    return {name: tree.listing() for name, tree in cluster.trees.items()}
+
+
+def test_a_check_shows_what_would_change_and_changes_nothing(
+    cluster: Cluster, before: dict[str, dict[str, str]]
+) -> None:
+    run = cluster.play("site.yml", "--check", "--diff")
+
+    assert run.code == 0, run.output
+    assert "+nodewatch-agent 1.0" in run.output
+    assert "+HealthCheckProgram=/etc/nodewatch/chain/healthcheck" in run.output
+    assert {name: tree.listing() for name, tree in cluster.trees.items()} == before
+
+
+def test_an_installation_keeps_what_the_site_has(cluster: Cluster, before: dict[str, dict[str, str]]) -> None:
+    run = cluster.play("site.yml")
+
+    assert run.code == 0, run.output
+    conf = cluster.read("head", "/etc/slurm/slurm.conf")
+    # Slurm 24.11 runs both prologs; of health checks it knows one, so the chain runs both.
+    assert "\nProlog=/opt/site/prolog\n" in conf
+    assert "\nProlog=/usr/lib/nodewatch/hooks/prolog\n" in conf
+    assert "\nHealthCheckProgram=/etc/nodewatch/chain/healthcheck\n" in conf
+    assert "\nHealthCheckInterval=120\n" in conf
+    assert "\nSchedulerParameters=bf_interval=2,bf_continue,nohold_on_prolog_fail\n" in conf
+    for machine in cluster.trees:
+        assert cluster.read(machine, "/etc/slurm/slurm.conf") == conf
+        assert "/opt/site/health" in cluster.read(machine, "/etc/nodewatch/chain/healthcheck")
+    assert 'mode = "observe"' in cluster.read("head", "/etc/nodewatch/controller.toml")
+    assert 'controller_url = "http://head:9410"' in cluster.read("n1", "/etc/nodewatch/agent.toml")
+
+
+def test_the_chain_ends_with_the_sites_own_exit_code(cluster: Cluster) -> None:
+    site = cluster.trees["n1"].upper / "opt/site/health"
+    site.write_text("#!/bin/sh\necho sick\nexit 7\n")
+
+    done = cluster.trees["n1"].run("/etc/nodewatch/chain/healthcheck")
+
+    site.write_text("#!/bin/sh\nexit 0\n")
+    assert (done.returncode, done.stdout) == (7, "sick\n")
+    # No agent is there to answer ours, which allows.
+    assert (
+        cluster.trees["n1"]
+        .run("/etc/nodewatch/chain/healthcheck; code=$?; rm -f /run/nodewatch/hook-misses; exit $code")
+        .returncode
+        == 0
+    )
+
+
+def test_a_second_run_changes_nothing(cluster: Cluster) -> None:
+    run = cluster.play("site.yml")
+
+    assert run.code == 0, run.output
+    assert run.changed == dict.fromkeys(("head", *NODES), 0), run.output
+
+
+def test_an_upgrade_stops_at_a_canary_that_finds_more(cluster: Cluster) -> None:
+    # The playbook measures, upgrades, and asks again: the agent of the new version finds what the old one did not.
+    cluster.agents["n1"].metrics = FAILED
+    run = cluster.play("site.yml", "--extra-vars", "{nodewatch_version: '1.1', nodewatch_before: {findings: []}}")
+
+    assert run.code != 0
+    assert "The rollout has stopped at n1" in run.output
+    assert "fatal gpu.lost" in run.output
+    assert "rollback.yml" in run.output
+    versions = {name: cluster.version(name, "nodewatch-agent") for name in NODES}
+    assert versions == {"n1": "1.1", "n2": "1.0"}
+    assert cluster.version("head", "nodewatch-controller") == "1.1"
+
+
+def test_a_rollback_brings_the_last_good_state_back(cluster: Cluster) -> None:
+    cluster.agents["n1"].metrics = HEALTHY
+
+    run = cluster.play("rollback.yml")
+
+    assert run.code == 0, run.output
+    assert cluster.version("n1", "nodewatch-agent") == "1.0"
+    assert cluster.version("head", "nodewatch-controller") == "1.0"
+    again = cluster.play("rollback.yml")
+    assert again.code == 0, again.output
+    assert again.changed == dict.fromkeys(("head", *NODES), 0), again.output
+
+
+def test_an_uninstallation_leaves_nothing(cluster: Cluster, before: dict[str, dict[str, str]]) -> None:
+    run = cluster.play("uninstall.yml")
+
+    assert run.code == 0, run.output
+    assert cluster.read("head", "/etc/slurm/slurm.conf") == SITE_CONF
+    for name, tree in cluster.trees.items():
+        now = tree.listing()
+        assert {path for path in now if path not in before[name]} == set(), name
+        assert {path for path in before[name] if now.get(path) != before[name][path]} == set(), name
+
+
+def test_a_machine_that_cannot_have_it_stops_all_before_anything_is_changed(cluster: Cluster) -> None:
+    conf = cluster.trees["n2"].upper / "etc/slurm/slurm.conf"
+    conf.write_text(SITE_CONF + "include /opt/slurm/etc/slurm_parallelcluster.conf\n")
+
+    run = cluster.play("site.yml")
+
+    conf.write_text(SITE_CONF)
+    assert run.code != 0
+    assert "is generated by AWS ParallelCluster" in run.output
+    assert cluster.version("head", "nodewatch-controller") == ""
