@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from nodewatch.checks._api import CheckSpec, load_checks
+from nodewatch.config.instance_types import DEFAULT, load_learnt
 from nodewatch.errors import NodewatchError
 from nodewatch.model.health import Finding, Severity
 from nodewatch.sensors.recorded import _api as recorded
@@ -63,6 +64,7 @@ def judge(
         if interval_s is not None and not 0 < interval_s < 1e9:
             raise NodewatchError(f"--interval is {interval_s}: use a number of seconds above 0")
         specs = load_checks()
+        load_learnt(DEFAULT)
         recording = recorded.Recording(path=path, instance_type=instance_type, previous=previous, interval_s=interval_s)
         is_empty = True
         for sample in load(recording):

@@ -66,6 +66,10 @@ def root() -> None:
     nodewatch pause --for 2h      no new repair for a while
     nodewatch check --deep n2     test a node as deeply as after a repair
     nodewatch check-pairs 'n[1-8]' which node is slow with the others
+    nodewatch check-pairs 'n[1-8]'
+                                  find the node that slows NCCL down
+    nodewatch doctor              what to change in slurm.conf, and why
+    nodewatch learn               what this machine's instance type has
     nodewatch replay --sensor kmsg FILE
                                   what a recording of a machine amounts to
     nodewatch lab up              a rehearsal cluster on this machine
