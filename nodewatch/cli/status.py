@@ -28,7 +28,8 @@ def status(ctx: click.Context, as_json: bool, socket: Path) -> None:
 
 def render(answer: Mapping[str, Any]) -> str:
     """The answer as text."""
-    parts = [f"mode {answer['mode']}" + (", paused" if answer["paused"] else "")]
+    parts = [f"standing by: {answer['standing_by']}"] if answer.get("standing_by") else []
+    parts += [f"mode {answer['mode']}" + (", paused" if answer["paused"] else "")]
     parts += [f"paused: {pause_line(pause)}" for pause in answer["pauses"]]
     parts += [f"SLURM UNREADABLE: {answer['slurm_error']}"] if answer["slurm_error"] else []
     parts += [f"EC2 UNREADABLE: {answer['ec2_error']}"] if answer["ec2_error"] else []

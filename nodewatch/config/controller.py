@@ -34,6 +34,10 @@ class ControllerConfig:
     """The journal goes on in a new file, which begins from a snapshot, when it is so large. MB of 2^20 bytes."""
     journal_keep_days: float = 400.0
     """Full files are kept so long, compressed, for `nodewatch history` and `nodewatch replay-journal`."""
+    slurmctld_host: str = ""
+    """What slurm.conf calls this host in SlurmctldHost; empty: its host name. The controller beside the active one acts."""
+    takeover_s: float = 30.0
+    """A controller that gave no sign of life for so long is taken over from; one whose process has ended, at once."""
     slurm_deadline_s: float = 10.0
     """A Slurm command that has not answered by then counts as Slurm being unreadable."""
     ec2_period_s: float = 10.0
@@ -55,6 +59,8 @@ class ControllerConfig:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: use a number of seconds from 0.01 to 3600")
         if not 0 <= self.ec2_period_s <= 3600:
             raise ValueError(f"ec2_period_s is {self.ec2_period_s!r}: use a number of seconds from 0 to 3600")
+        if not 1 <= self.takeover_s <= 3600:
+            raise ValueError(f"takeover_s is {self.takeover_s!r}: use a number of seconds from 1 to 3600")
         if not 1 <= self.journal_mb <= 4096:
             raise ValueError(f"journal_mb is {self.journal_mb!r}: use a number of MB from 1 to 4096")
         if not 0 < self.journal_keep_days <= 36500:

@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,15 @@ from nodewatch.clients.munge import Munge
 from nodewatch.clients.slurm_commands import SlurmCommands
 from nodewatch.config.controller import ControllerConfig, load_controller_config
 from nodewatch.controller.agents import AgentServer
+from nodewatch.controller.clock import SteadyClock
 from nodewatch.controller.engine import Engine
+from nodewatch.controller.fencing import Fence, FencedError, Stance, ask_slurm, own_names
 from nodewatch.controller.inbox import take_all
 from nodewatch.controller.metrics import EngineCollector
 from nodewatch.controller.operators import OperatorServer
 from nodewatch.controller.pair_tests import PairTests, SlurmPairs
 from nodewatch.controller.questions import Questions
+from nodewatch.controller.standby import StandBy, Watch
 from nodewatch.errors import ConfigError, JournalError, NodewatchError
 from nodewatch.journal.file import Journal
 from nodewatch.policy.doctor import slurm_problems
@@ -51,6 +54,7 @@ class Controller:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._problems: list[str] = []
+        self.stood_down = ""
         registry = CollectorRegistry()
         registry.register(EngineCollector(engine))
         self._agents = AgentServer(
@@ -70,7 +74,10 @@ class Controller:
         self._operators = OperatorServer(config.socket, questions.answer)
 
     def run(self, notifier: Notifier) -> None:
-        """Work until stopped. Raises JournalError when the journal can no longer be written: nothing may be done then."""
+        """Work until stopped, or until another is to act: `stood_down` says why then.
+
+        Raises JournalError when the journal can no longer be written: nothing may be done then.
+        """
         config = self._config
         config.inbox.mkdir(parents=True, exist_ok=True)
         servers = [
@@ -95,6 +102,11 @@ class Controller:
         """End after the action under way."""
         self._stop.set()
         self._wake.set()
+
+    def stand_down(self, why: str) -> None:
+        """Another controller is to act: end, and begin again standing by."""
+        self.stood_down = why
+        self.stop()
 
     def _tick(self, notifier: Notifier) -> None:
         self._wake.clear()
@@ -180,30 +192,38 @@ def _reacher(config: ControllerConfig) -> Any:
     return reach
 
 
-def build(config: ControllerConfig, notifier: Notifier) -> tuple[Controller, Journal]:
-    """The controller on real adapters. Raises NodewatchError, or OSError when an address is taken."""
-    slurm = SlurmCommands(deadline_s=config.slurm_deadline_s)
+def build(
+    config: ControllerConfig, notifier: Notifier, fence: Fence, slurm: SlurmCommands, clock: SteadyClock
+) -> tuple[Controller, Journal]:
+    """The controller on real adapters, once the fence is held. Raises NodewatchError, or OSError when an address is taken."""
     munge = Munge()
     wants_ec2 = any(group.launch_template for group in config.groups)
     ec2 = Ec2(cluster=config.cluster) if wants_ec2 else None
-    journal = Journal(config.journal, rotate_bytes=config.journal_mb << 20, keep_days=config.journal_keep_days)
+    journal = Journal(
+        config.journal,
+        rotate_bytes=config.journal_mb << 20,
+        keep_days=config.journal_keep_days,
+        guard=fence.check,
+        takes_over=fence.took_over,
+    )
     engine = Engine(
         journal=journal,
         past=journal.take_past(),
         slurm=slurm,
         ec2=ec2,
         rules=config.rules,
-        clock=time.time,
+        clock=clock,
         reach=_reacher(config),
         ec2_period_s=config.ec2_period_s,
         alive=notifier.watchdog,
         ledger=journal.take_ledger(),
+        may_act=fence.check,
     )
     return Controller(config, engine, munge, slurm), journal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command. Returns the exit code: 0 stopped, 1 the journal failed, 2 cannot start."""
+    """The command. Returns the exit code: 0 stopped, 1 the journal failed, 2 cannot start, 3 another is to act."""
     parser = argparse.ArgumentParser(
         prog="nodewatch-controller", description="Watches a Slurm cluster's nodes and repairs them, within limits."
     )
@@ -219,20 +239,64 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.check_config:
             print(f"{arguments.config} is valid: mode {config.policy.mode}, {len(config.groups)} groups")
             return 0
-        notifier = Notifier.from_environment()
-        controller, journal = build(config, notifier)
+        return _serve(config, Notifier.from_environment())
     except (NodewatchError, OSError) as error:
         print(f"nodewatch-controller: {error}", file=sys.stderr)
         return 2
+
+
+def _serve(config: ControllerConfig, notifier: Notifier) -> int:
+    slurm = SlurmCommands(deadline_s=config.slurm_deadline_s)
+    clock = SteadyClock()
+    names = own_names(config.slurmctld_host)
+    fence = Fence(config.state_dir, takeover_s=config.takeover_s, host=config.slurmctld_host)
+
+    def ask() -> Stance:
+        return ask_slurm(names, deadline_s=config.slurm_deadline_s)
+
+    standby = StandBy(
+        fence=fence,
+        ask=ask,
+        slurm=slurm,
+        rules=config.rules,
+        operators=config.socket,
+        period_s=config.tick_s,
+        clock=clock,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: standby.stop())
+    try:
+        return _act(config, notifier, fence, slurm, clock, ask) if standby.wait(notifier) else 0
+    finally:
+        fence.close()
+
+
+def _act(
+    config: ControllerConfig,
+    notifier: Notifier,
+    fence: Fence,
+    slurm: SlurmCommands,
+    clock: SteadyClock,
+    ask: Callable[[], Stance],
+) -> int:
+    controller, journal = build(config, notifier, fence, slurm, clock)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: controller.stop())
+    watch = Watch(fence=fence, ask=ask, lost=controller.stand_down, period_s=config.takeover_s / 6)
+    watch.start()
     try:
         controller.run(notifier)
+    except FencedError as error:
+        controller.stand_down(str(error))
     except JournalError as error:
         _log.critical("%s: nothing can be done without the journal, stopping", error)
         return 1
     finally:
+        watch.stop()
         journal.close()
+    if controller.stood_down:
+        _log.warning("standing down: %s", controller.stood_down)
+        return 3
     return 0
 
 
