@@ -4,6 +4,8 @@
 
 Started again with the same directory it goes on from the newest checkpoint that verifies, and at the same world size it
 ends with the same loss to the last bit (`loss_hex` in progress.jsonl), however often it was killed on the way.
+
+Read it from `train` on: what a training program has to do for that stands there, in the order in which it happens.
 """
 
 # ruff: noqa: E402 (the imports below wait for the next lines)
@@ -21,7 +23,7 @@ import math
 import os
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -32,11 +34,12 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else matrix produ
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812 (as every torch program names it)
-from nodewatch_train.checkpoint import Checkpointer
+from nodewatch_train.checkpoint import Checkpointer, Saved
+from nodewatch_train.interval import Pace
 from nodewatch_train.launch import Launch
 from nodewatch_train.manifest import RefusedError
 from nodewatch_train.progress import ProgressLog
-from nodewatch_train.signals import EXIT_DONE, EXIT_REFUSED, EXIT_STOPPED, StopRequest, leave, leaving_promptly
+from nodewatch_train.signals import EXIT_DONE, EXIT_REFUSED, EXIT_STOPPED, Ask, StopRequest, leave, leaving_promptly
 from torch import nn
 
 
@@ -141,7 +144,9 @@ def learning_rate(step: int, steps: int, highest: float) -> float:
 
 
 def distribute(model: Gpt, kind: str, launch: Launch) -> nn.Module:
-    """The model for all ranks: replicated (ddp) or sharded (fsdp2)."""
+    """The model for all ranks: replicated (ddp) or sharded (fsdp2); auto shards over several GPUs."""
+    if kind == "auto":
+        kind = "fsdp2" if launch.world_size > 1 and launch.device.type == "cuda" else "ddp"
     if kind == "ddp":
         return nn.parallel.DistributedDataParallel(
             model, device_ids=[launch.local_rank] if launch.device.type == "cuda" else None
@@ -156,6 +161,24 @@ def distribute(model: Gpt, kind: str, launch: Launch) -> nn.Module:
     return model
 
 
+def forward_backward(model: nn.Module, data: Bytes, options: argparse.Namespace, launch: Launch) -> torch.Tensor:
+    """The gradients of one optimiser step, summed over its micro-batches; returns their mean loss."""
+    total = torch.zeros((), device=launch.device)
+    for part in range(options.accumulate):
+        last = part == options.accumulate - 1
+        # The ranks need each other's gradients only once a step.
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            alone = contextlib.nullcontext() if last else model.no_sync()
+        else:
+            model.set_requires_gradient_sync(last)  # type: ignore[operator]
+            alone = contextlib.nullcontext()
+        with alone, torch.autocast(launch.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+            loss = model(data.next().to(launch.device)) / options.accumulate
+        loss.backward()
+        total += loss.detach()
+    return total
+
+
 def train(options: argparse.Namespace, launch: Launch, stop: StopRequest) -> int:
     """Train to the last step, or until asked to stop. Returns the exit code."""
     torch.manual_seed(options.seed)  # the same initial weights on every rank
@@ -167,6 +190,8 @@ def train(options: argparse.Namespace, launch: Launch, stop: StopRequest) -> int
         options.checkpoint_dir, model=model, optimizer=optimizer, data=data, keep=options.keep_checkpoints
     )
     progress = ProgressLog(options.checkpoint_dir, rank=launch.rank, restart=launch.restart)
+    track = tracker(options, launch)
+    pace = Pace(interval_s=options.checkpoint_seconds or None)
 
     # DDP lays its buckets out anew after the first backward pass, and then adds the ranks' gradients in another order.
     # So one pass that counts for nothing, or the first step after a resume would differ in the last bits from the same
@@ -181,39 +206,60 @@ def train(options: argparse.Namespace, launch: Launch, stop: StopRequest) -> int
     gc.enable()
     gc.freeze()
 
-    def save() -> None:
-        with stop.saving():
-            saved = checkpointer.save(done)
-        progress.saved(done, saved.name, saved.seconds)
+    def tell(saved: Saved | None) -> None:
+        """A checkpoint was committed, in the background or not."""
+        if saved is None:
+            return
+        progress.saved(saved.step, saved.name, saved.seconds, saved.held_seconds)
+        stop.saved(saved.seconds)
+        proposal = pace.measured(held_s=saved.held_seconds, seconds=saved.seconds)
+        if launch.rank == 0 and options.checkpoint_seconds is not None:
+            print(proposal.because, flush=True)
 
     loss_value: float | None = None
     while done < options.steps:
+        began = time.monotonic()
         due = done + 1 == options.fail_at and launch.rank == options.fail_rank
         if due and (options.fail_on == "all" or launch.restart == 0):
             raise ValueError(f"rehearsed bug of the program at step {done + 1}, asked for by --fail-at")
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(done + 1, options.steps, options.learning_rate)
-        loss = model(data.next().to(launch.device))
-        loss.backward()
-        optimizer.step()
+        loss = forward_backward(model, data, options, launch)
+        optimizer.step()  # waits for a save in the background that still copies what this changes
         optimizer.zero_grad()
         done += 1
         loss_value = mean_over_ranks(loss, launch)
-        progress.step(done, loss_value)
+        tokens = options.batch * options.accumulate * size.context * launch.world_size / (time.monotonic() - began)
+        progress.step(done, loss_value, tokens_per_s=round(tokens, 1))
+        track(done, {"loss": loss_value, "tokens_per_s": tokens})
         if launch.rank == 0 and (done % options.print_every == 0 or done == first):
             took = f", {time.monotonic() - PROCESS_BEGAN:.1f} s after the start" if done == first else ""
-            print(f"step {done}/{options.steps} loss {loss_value:.4f}{took}", flush=True)
+            print(f"step {done}/{options.steps} loss {loss_value:.4f}{took} ({tokens:.0f} tokens/s)", flush=True)
         stop.sleep(options.step_seconds)
-        stopping = stop.agreed(launch.device)
-        if stopping or done % options.checkpoint_every == 0 or done == options.steps:
-            save()
-        if stopping and done < options.steps:
+
+        tell(checkpointer.finished())
+        by_steps = options.checkpoint_seconds is None and done % options.checkpoint_every == 0
+        if options.checkpoint_seconds is not None and launch.rank == 0 and pace.is_due():
+            stop.ask_to_save()  # one clock, rank 0's, and all ranks save at the same step
+        ask = stop.agree(launch.device)
+        if ask is Ask.STOP or done == options.steps:
+            with stop.saving():
+                tell(checkpointer.wait())
+                tell(checkpointer.save(done))
+        elif ask is Ask.SAVE or by_steps:
+            pace.began()
+            with stop.saving():
+                tell(checkpointer.wait())
+                checkpointer.begin_save(done)
+        if ask is Ask.STOP and done < options.steps:
             if launch.rank == 0:
                 print(f"asked to stop: saved step {done}", flush=True)
+            checkpointer.close()
             return EXIT_STOPPED
     progress.done(done, loss_value)
     if launch.rank == 0 and loss_value is not None:
         print(f"done: step {done} loss {loss_value:.6f} ({loss_value.hex()})", flush=True)
+    checkpointer.close()
     return EXIT_DONE
 
 
@@ -222,6 +268,27 @@ def mean_over_ranks(loss: torch.Tensor, launch: Launch) -> float:
     total = loss.detach().double()
     dist.all_reduce(total)
     return float(total.item()) / launch.world_size
+
+
+def tracker(options: argparse.Namespace, launch: Launch) -> Callable[[int, Mapping[str, float]], None]:
+    """Where figures go besides progress.jsonl. A resumed run goes on in the same record, which has the job's name."""
+    if options.track == "none" or launch.rank != 0:
+        return lambda *_: None
+    name = os.environ.get("SLURM_JOB_ID") or options.checkpoint_dir.name
+    try:
+        if options.track == "wandb":
+            import wandb
+
+            run = wandb.init(id=f"job-{name}", resume="allow", config=vars(options))
+            return lambda step, figures: run.log(dict(figures), step=step)
+        import mlflow
+    except ImportError as error:
+        raise RefusedError(
+            f"--track {options.track} needs the library {error.name}: install it, or leave --track out"
+        ) from error
+    found = mlflow.search_runs(filter_string=f"tags.nodewatch = '{name}'", output_format="list")
+    mlflow.start_run(run_id=found[0].info.run_id if found else None, tags={"nodewatch": name})
+    return lambda step, figures: mlflow.log_metrics(dict(figures), step=step)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -234,17 +301,34 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
         return number
 
+    def seconds_or_auto(text: str) -> float:
+        return 0.0 if text == "auto" else at_least(0.001, float)(text)  # type: ignore[no-any-return]
+
     parser = argparse.ArgumentParser(description="Pretrain a small GPT that survives its cluster's failures.")
     add = parser.add_argument
     add("--checkpoint-dir", type=Path, required=True, help="where checkpoints and progress.jsonl go; must exist")
     add("--steps", type=at_least(1, int), default=200, help="optimiser steps in all, over all restarts")
     add("--checkpoint-every", type=at_least(1, int), default=20, metavar="STEPS")
+    add(
+        "--checkpoint-seconds",
+        type=seconds_or_auto,
+        metavar="SECONDS|auto",
+        help="by time instead of steps; auto weighs what a save costs against NODEWATCH_MTBF_S",
+    )
     add("--keep-checkpoints", type=at_least(1, int), default=3, metavar="N", help="verified checkpoints that stay")
     add("--step-seconds", type=at_least(0, float), default=0.0, help="pause after each step: paces a small demo")
     add("--batch", type=at_least(1, int), default=4, help="sequences a rank and step")
     add("--learning-rate", type=at_least(0, float), default=1e-3)
     add("--seed", type=at_least(0, int), default=0, help="of the weights and the data")
-    add("--parallel", choices=["ddp", "fsdp2"], default="ddp")
+    add("--accumulate", type=at_least(1, int), default=1, metavar="N", help="micro-batches a step")
+    add(
+        "--parallel",
+        choices=["auto", "ddp", "fsdp2"],
+        default="auto",
+        help="auto: fsdp2 over several GPUs, ddp otherwise",
+    )
+    add("--precision", choices=["fp32", "bf16"], default="bf16" if torch.cuda.is_available() else "fp32")
+    add("--track", choices=["none", "wandb", "mlflow"], default="none", help="where loss and throughput go as well")
     add("--timeout-seconds", type=at_least(1, float), default=30.0, help="longest wait for a peer")
     add("--print-every", type=at_least(1, int), default=10, metavar="STEPS")
     add("--fail-at", type=at_least(1, int), metavar="STEP", help="raise an exception there: rehearses a user's bug")

@@ -1,8 +1,9 @@
 """The record of progress that the controller and the operator read: `progress.jsonl` in the checkpoint directory.
 
 One JSON object a line, as docs/interfaces.md section 5 has it. A hang can be told from a slow step by the time of the
-last line. Rank 0 writes it; every rank that fails adds one line to `failures.jsonl` beside it, so that the same step
-failing on the same rank can be told from a broken node. Standard library only.
+last line and the `step_s` of those before; what else may take long (saving, evaluating) is said by a line of its own when
+it begins. Rank 0 writes it; every rank that fails adds one line to `failures.jsonl` beside it, so that the same step failing on
+the same rank can be told from a broken node. Standard library only.
 """
 
 import json
@@ -29,18 +30,33 @@ class ProgressLog:
         self._writes = rank == 0
         self._restart = restart
         self._complained = False
+        self._step_ended: float | None = None
+
+    def phase(self, name: str, step: int) -> None:
+        """Something begins that is not a step, after `step` completed ones: silence from here on is no hung step."""
+        self._append("phase", step=step, phase=name)
+        self._step_ended = None
 
     def start(self, *, world_size: int, resumed_from: str | None, step: int) -> None:
         """The run begins after `step` completed steps, from the checkpoint `resumed_from` (None: from scratch)."""
         self._append("start", world_size=world_size, resumed_from=resumed_from, step=step)
+        self._step_ended = time.monotonic()
 
-    def step(self, step: int, loss: float) -> None:
-        """Step number `step` (the first is 1) was completed with this loss."""
-        self._append("step", step=step, **_loss(loss))
+    def step(self, step: int, loss: float | None, **figures: float) -> None:
+        """Step number `step` (the first is 1) was completed with this loss. figures: what else is worth a line.
 
-    def saved(self, step: int, checkpoint: str, seconds: float) -> None:
-        """The checkpoint directory of that name was committed; it took `seconds`."""
-        self._append("saved", step=step, checkpoint=checkpoint, seconds=round(seconds, 4))
+        The line also has `step_s`, the seconds since the step before, unless something else was between them.
+        """
+        now = time.monotonic()
+        took = {} if self._step_ended is None else {"step_s": round(now - self._step_ended, 4)}
+        self._step_ended = now
+        finite = {name: value for name, value in figures.items() if math.isfinite(value)}
+        self._append("step", step=step, **_loss(loss), **took, **finite)
+
+    def saved(self, step: int, checkpoint: str, seconds: float, held_seconds: float | None = None) -> None:
+        """The checkpoint of `step` steps was committed under that name; it took `seconds`, and training stood `held`."""
+        held = {} if held_seconds is None else {"held_seconds": round(held_seconds, 4)}
+        self._append("saved", step=step, checkpoint=checkpoint, seconds=round(seconds, 4), **held)
 
     def done(self, step: int, loss: float | None) -> None:
         """All steps are completed. `loss` is None when a run resumed with no step left to do."""
