@@ -24,6 +24,7 @@ _COMMANDS = {
     "resume": ("nodewatch.cli.resume", "resume"),
     "check": ("nodewatch.cli.check", "check"),
     "check-pairs": ("nodewatch.cli.pairs", "check_pairs"),
+    "history": ("nodewatch.cli.history", "history"),
     "replay": ("nodewatch.cli.replay", "replay"),
     "checkpoint": ("nodewatch.cli.checkpoint", "checkpoint"),
     "learn": ("nodewatch.cli.learn", "learn"),
@@ -61,6 +62,7 @@ def root() -> None:
     nodewatch status              the cluster, its cases and its marked jobs
     nodewatch explain n2          what happened to a node, and why
     nodewatch explain 17          what happened to a job, and why
+    nodewatch history             which hardware fails again and again
     nodewatch plan                what it would do now, and what it holds back
     nodewatch replace n2          have a machine replaced, when its jobs are done
     nodewatch pause --for 2h      no new repair for a while

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from nodewatch.model.health import Finding, Remedy, Severity
 from nodewatch.model.ledger import Case, Rung
+from nodewatch.policy.history import identities, is_lemon
 from nodewatch.policy.rules import Rules
 from nodewatch.policy.verbs import FAMILY
 
@@ -40,13 +41,19 @@ def rung_after(rung: Rung) -> Rung:
     return Rung(min(rung + 1, Rung.HUMAN))
 
 
-def opening_rung(finding: Finding, node: str, history: Iterable[Case], rules: Rules, now: float) -> Rung:
+def opening_rung(
+    finding: Finding, node: str, history: Iterable[Case], rules: Rules, now: float, *, instance: str = ""
+) -> Rung:
     """The rung on which a new case opens: one above what was tried for this node and family not long ago.
+
+    Hardware that had `lemon_cases` cases is not tried again, by whatever name: it is replaced, or left to a human where it
+    cannot be. `instance` is the machine that the finding is about.
 
     A replaced machine is other hardware: what was tried on its predecessor does not count against it, except that a
     replacement which did not help is itself a try of REPLACE.
     """
     rung = first_rung(finding, rules)
+    history = tuple(history)
     if finding.family == FAMILY:
         # An operator who asks for a second reboot means a reboot.
         return rung
@@ -62,4 +69,9 @@ def opening_rung(finding: Finding, node: str, history: Iterable[Case], rules: Ru
     ]
     while rung in tried and rung < Rung.REPLACE:
         rung = rung_after(rung)
+    if Rung.OBSERVE < rung < Rung.REPLACE and finding.family not in rules.shared_families:
+        hardware = identities(instance, finding.subject, finding.evidence)
+        if is_lemon(hardware, history, rules, now):
+            group = rules.group_of(node)
+            return Rung.REPLACE if group is not None and group.launch_template else Rung.HUMAN
     return rung

@@ -173,6 +173,7 @@ def _open_new(
             continue
         view = snapshot.agents.get(node)
         instance = snapshot.instance_of(node)
+        machine = view.instance_id if view and view.instance_id else (instance.instance_id if instance else "")
         case_id = _new_id(node, family, now, ledger)
         cases[case_id] = Case(
             case_id=case_id,
@@ -181,12 +182,12 @@ def _open_new(
             fault=finding.fault,
             subject=finding.subject,
             severity=finding.severity,
-            rung=opening_rung(finding, node, ledger.cases.values(), rules, now),
+            rung=opening_rung(finding, node, ledger.cases.values(), rules, now, instance=machine),
             step=Step.HELD,
             opened_at=now,
             step_at=now,
             fault_at=standing.first_at,
-            old_instance=view.instance_id if view and view.instance_id else (instance.instance_id if instance else ""),
+            old_instance=machine,
             old_boot=view.boot_id if view else "",
             old_slurmd=snapshot.nodes[node].slurmd_started_at if node in snapshot.nodes else 0.0,
             was_spare=snapshot.nodes[node].is_spare if node in snapshot.nodes else False,

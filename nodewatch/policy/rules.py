@@ -84,6 +84,10 @@ class Rules:
     """An agent not heard for so long, on a machine that answers on no port either, is a lost node."""
     relapse_window_s: float = 86400.0
     """The same fault family on the same node within this time enters one rung higher."""
+    lemon_cases: int = 3
+    """Hardware (instance, GPU UUID, serial number) with so many repaired cases goes straight to replace; 0: never."""
+    lemon_window_s: float = 2592000.0
+    """Cases opened within this time count. 30 days."""
     requeue_limit: int = 3
     """Restarts of a job marked --auto-resume without a number."""
     attribution_window_s: float = 120.0
@@ -117,6 +121,8 @@ class Rules:
             value = getattr(self, spec.name)
             if isinstance(value, float) and spec.name.endswith("_s") and not value >= 0:
                 raise ValueError(f"{spec.name} is a time in seconds and must not be negative, as {value!r} is")
+        if self.lemon_cases < 0:
+            raise ValueError(f"lemon_cases must not be negative, as {self.lemon_cases} is; 0 turns it off")
         for name in ("storm_nodes", "attempts", "failed_replacements_limit"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
