@@ -1,9 +1,9 @@
 # `make help` lists the targets. All of them work in .venv, which .ci/prepare makes.
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest -q -p no:cacheprovider
-SHELL_FILES := .ci/prepare .ci/run packaging/build-spank train/sbatch/pretrain.sbatch
+SHELL_FILES := .ci/prepare .ci/run packaging/bootstrap packaging/build-spank train/sbatch/pretrain.sbatch
 
-.PHONY: help demo test check unit lab-test bench packages clean
+.PHONY: help demo test check ansible-lint unit lab-test bench packages packages-lint clean
 
 help:          ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -19,6 +19,10 @@ check:         ## lint, types, shell, import contracts
 	.venv/bin/mypy nodewatch train/nodewatch_train
 	shellcheck $(SHELL_FILES)
 	.venv/bin/lint-imports setup.cfg
+	$(MAKE) --no-print-directory ansible-lint
+
+ansible-lint:  ## the playbooks, at the production profile
+	cd ansible && ../.venv/bin/ansible-lint --offline -q
 
 unit:          ## all tests that need no cluster
 	OMP_NUM_THREADS=1 $(PYTEST) -m 'not lab'
@@ -31,6 +35,11 @@ bench:         ## the figures of docs/measured.md, as JSON under build/bench (ro
 
 packages:      ## the Debian packages, into build/packages
 	packaging/build
+
+packages-lint: ## lintian and rpmlint on them (apt-get install lintian rpm rpmlint)
+	packaging/build && packaging/build --rpm
+	lintian --allow-root --fail-on error,warning build/packages/*.deb
+	rpmlint -c packaging/rpm/rpmlint.toml build/packages/*.rpm
 
 clean:         ## what was built here; the cached images of the lab stay
 	rm -rf build

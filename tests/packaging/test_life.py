@@ -145,7 +145,7 @@ def test_the_packaged_boto3_knows_the_services_that_are_asked(packages: dict[str
         "print(*(session.client(name).meta.endpoint_url for name in ('ec2', 'sts')))"
     )
 
-    done = subprocess.run(["/usr/bin/python3", "-IS", "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run(["/usr/bin/python3", "-BIS", "-c", program], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
     assert done.stdout == "https://ec2.us-east-1.amazonaws.com https://sts.us-east-1.amazonaws.com\n"
