@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,8 @@ def test_torch_load_reads_what_write_tensor_writes(tmp_path: Path, tensor: torch
         write_tensor(out, tensor)
         entry = out.flushed()
     assert entry.size == (tmp_path / "x").stat().st_size
+    with zipfile.ZipFile(tmp_path / "x") as archive:
+        assert archive.testzip() is None
     read = torch.load(tmp_path / "x", weights_only=True)
     assert (read.dtype, read.shape) == (tensor.dtype, tensor.shape)
     assert torch.equal(read.to(torch.complex64), tensor.to(torch.complex64))

@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nodewatch_train import manifest
+from nodewatch_train.crc import combined
 from nodewatch_train.digest import CHUNK_BYTES, Digest
 from nodewatch_train.manifest import CheckpointError, FileEntry, Manifest
 
@@ -230,14 +232,14 @@ def test_a_kill_at_any_moment_leaves_a_good_checkpoint(root: Path) -> None:
             write(root, step)
             manifest.prune(root, 2)
 
-    for _ in range(15):
+    for _ in range(200):
         child = os.fork()
         if child == 0:
             try:
                 write_for_ever()
             finally:
                 os._exit(1)  # an error must not bring a second pytest to life
-        time.sleep(chance.uniform(0.0, 0.05))
+        time.sleep(chance.uniform(0.0, 0.03))
         os.kill(child, signal.SIGKILL)
         assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
         newest, skipped = manifest.newest_verified(root)
@@ -349,3 +351,16 @@ def test_a_digest_is_the_same_however_the_bytes_come() -> None:
         parts.update(data[start : start + 777_777])
     assert whole.entry() == parts.entry()
     assert [len(whole.entry().chunks), whole.size] == [2, len(data)]
+
+
+def test_checksums_of_stretches_are_put_together() -> None:
+    chance = random.Random(4)
+    for _ in range(200):
+        first, second = chance.randbytes(chance.randrange(3000)), chance.randbytes(chance.randrange(3000))
+        assert combined(zlib.crc32(first), zlib.crc32(second), len(second)) == zlib.crc32(first + second)
+    digest = Digest()
+    digest.update(b"before")
+    digest.mark()
+    digest.update(b"one")
+    digest.update(b"two")
+    assert digest.mark() == zlib.crc32(b"onetwo")

@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from nodewatch_train.crc import combined
+
 CHUNK_BYTES = 16 * 2**20
 """Bytes in a chunk. 10 TiB are 7 MB of checksums in the manifest, and one chunk is read in a blink of any file system."""
 _READ_BYTES = 2**20
@@ -43,6 +45,7 @@ class Digest:
         self._whole = hashlib.sha256()
         self._done: list[str] = []
         self._crc = 0
+        self._since = 0
         self._room = CHUNK_BYTES
 
     def update(self, data: bytes | bytearray | memoryview) -> None:
@@ -54,11 +57,19 @@ class Digest:
                 self._done.append(f"{self._crc:08x}")
                 self._crc, self._room = 0, CHUNK_BYTES
             part = view[: self._room]
-            self._crc = zlib.crc32(part, self._crc)
+            crc = zlib.crc32(part)
+            empty = self._room == CHUNK_BYTES
+            self._crc = crc if empty else combined(self._crc, crc, len(part))
+            self._since = combined(self._since, crc, len(part)) if self._since else crc
             if not self._done:
                 self._whole.update(part)  # the file may end within its first chunk
             self._room -= len(part)
             view = view[len(part) :]
+
+    def mark(self) -> int:
+        """The CRC-32 of all bytes since the last mark."""
+        since, self._since = self._since, 0
+        return since
 
     def entry(self) -> FileEntry:
         """What the bytes so far amount to."""

@@ -8,7 +8,7 @@ import ctypes
 import io
 import os
 import pickle
-import zipfile
+import struct
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +26,7 @@ from torch.futures import Future
 from nodewatch_train.digest import Digest, FileEntry
 from nodewatch_train.staging import Staged
 
+_MAX = 0xFFFFFFFF
 _PIECE = 4 * 2**20
 """Bytes between two calls of write: small enough to be hashed while still in the cache, and that the file system writes them
 to the disk while the next are hashed."""
@@ -128,15 +129,51 @@ def write_tensor(out: HashedFile, tensor: torch.Tensor) -> None:
         return
     pickled = io.BytesIO()
     _TensorPickler(pickled, protocol=2).dump(_Shape(tensor, getattr(torch, named)))
-    # The stream cannot be wound back, so zipfile puts each entry's checksum behind it instead of in front.
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
-        archive.writestr(zipfile.ZipInfo("archive/data.pkl"), pickled.getvalue())
-        archive.writestr(zipfile.ZipInfo("archive/byteorder"), b"little")
-        data = memory_of(tensor)
-        entry = zipfile.ZipInfo("archive/data/0")
-        entry.file_size = len(data)  # known beforehand: beyond 4 GiB the header has another form
-        archive.writestr(entry, data)
-        archive.writestr(zipfile.ZipInfo("archive/version"), b"3\n")
+    archive = _Archive(out)
+    archive.add("archive/data.pkl", pickled.getvalue())
+    archive.add("archive/byteorder", b"little")
+    archive.add("archive/data/0", memory_of(tensor))
+    archive.add("archive/version", b"3\n")
+    archive.end()
+
+
+class _Archive:
+    """A zip archive without compression, written once from its beginning to its end.
+
+    zipfile would read the tensors once more for their checksums. Those stand behind the data here, as in any archive that
+    is written to a pipe; sizes have eight bytes throughout, so that tensors beyond 4 GiB need no other form.
+    """
+
+    _VERSION, _FLAGS, _DATE = 45, 0x0008, 0x0021  # zip64; the checksum follows the data; 1 January 1980
+
+    def __init__(self, out: HashedFile) -> None:
+        self._out = out
+        self._began = out.digest.size
+        self._directory: list[bytes] = []
+
+    def add(self, name: str, data: bytes | memoryview) -> None:
+        out, raw, offset = self._out, name.encode(), self._out.digest.size - self._began
+        local = struct.pack("<HHQQ", 1, 16, 0, 0)
+        common = (self._VERSION, self._FLAGS, 0, 0, self._DATE)
+        out.write(struct.pack("<4s5H3L2H", b"PK\3\4", *common, 0, _MAX, _MAX, len(raw), len(local)) + raw + local)
+        out.digest.mark()
+        out.write(data)
+        crc, size = out.digest.mark(), len(data)
+        out.write(struct.pack("<4sLQQ", b"PK\7\x08", crc, size, size))
+        extra = struct.pack("<HHQQQ", 1, 24, size, size, offset)
+        lengths = (len(raw), len(extra), 0, 0, 0)
+        fixed = struct.pack("<4s6H3L5H2L", b"PK\1\2", self._VERSION, *common, crc, _MAX, _MAX, *lengths, 0, _MAX)
+        self._directory.append(fixed + raw + extra)
+
+    def end(self) -> None:
+        count, offset = len(self._directory), self._out.digest.size - self._began
+        directory = b"".join(self._directory)
+        size, version = len(directory), self._VERSION
+        where = offset + size
+        record = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, version, version, 0, 0, count, count, size, offset)
+        locator = struct.pack("<4sLQL", b"PK\6\7", 0, where, 1)
+        last = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, _MAX, _MAX, 0)
+        self._out.write(directory + record + locator + last)
 
 
 def memory_of(tensor: torch.Tensor) -> memoryview:
