@@ -7,7 +7,7 @@ with anybody. One unreliable way between two nodes therefore names nobody, and n
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from nodewatch.model.cluster import Snapshot
@@ -17,6 +17,8 @@ from nodewatch.model.pairs import JOB_NAME, PairJudgement, PairResult, PairRun, 
 
 TRIES = 2
 """A pair whose run proved nothing is run once more; twice unknown is told so."""
+_PROBES = 4
+"""So often the odd one out is tried with one of a bad pair while no node is known to be good."""
 FABRIC_SHARE = 0.5
 """When so large a share of the nodes would be named, it is the fabric, the test or the floor: nobody is."""
 
@@ -38,6 +40,7 @@ class _Picture:
         self.good = {node for run in counted if run.result is PairResult.GOOD for node in run.nodes}
         self.bad: dict[str, list[PairRun]] = {node: [] for node in self.nodes}
         self._unknown: dict[frozenset[str], int] = {}
+        self._probes = [run for run in counted if run.result.is_bad and run.round == 2]
         for run in counted:
             if run.result.is_bad:
                 for node in run.nodes:
@@ -45,6 +48,11 @@ class _Picture:
             elif run.result is PairResult.UNKNOWN:
                 pair = frozenset(run.nodes)
                 self._unknown[pair] = self._unknown.get(pair, 0) + 1
+
+    @property
+    def probes(self) -> list[PairRun]:
+        """Bad runs of a second round: while no node is good, those of the odd one out, which stands first in each."""
+        return self._probes
 
     @property
     def suspects(self) -> list[str]:
@@ -225,7 +233,25 @@ def _wanted(picture: _Picture, free: set[str]) -> list[WantedPair]:
         partner = next((other for other in picture.partners(node) if other in free), None)
         if partner is not None:
             take(node, partner, 2)
+        elif not picture.good:
+            _probe(picture, node, free, take)
+    if not pairs and not picture.untried and not picture.good and picture.probes:
+        _probe(picture, picture.probes[0].nodes[0], free, take)
     return pairs
+
+
+def _probe(picture: _Picture, odd: str, free: set[str], take: Callable[[str, str, int], None]) -> None:
+    """Run the odd one out with one of a bad pair after the other, while no node at all is known to be good.
+
+    Of three nodes with one that is slow it is all that can tell the slow one; it ends after a few runs.
+    """
+    if odd not in free or len(picture.probes) >= _PROBES:
+        return
+    other = next(
+        (node for node in picture.suspects if node != odd and node in free and picture.may_run(odd, node)), None
+    )
+    if other is not None:
+        take(odd, other, 2)
 
 
 def _nobody(picture: _Picture, named: Collection[str]) -> str | None:
