@@ -26,6 +26,7 @@ _COMMANDS = {
     "check-pairs": ("nodewatch.cli.pairs", "check_pairs"),
     "history": ("nodewatch.cli.history", "history"),
     "replay": ("nodewatch.cli.replay", "replay"),
+    "replay-journal": ("nodewatch.cli.replay_journal", "replay_journal"),
     "checkpoint": ("nodewatch.cli.checkpoint", "checkpoint"),
     "learn": ("nodewatch.cli.learn", "learn"),
     "lab": ("nodewatch.lab.command", "lab"),
@@ -74,6 +75,8 @@ def root() -> None:
     nodewatch learn               what this machine's instance type has
     nodewatch replay --sensor kmsg FILE
                                   what a recording of a machine amounts to
+    nodewatch replay-journal --rules new.toml DIR
+                                  what other rules would have decided
     nodewatch lab up              a rehearsal cluster on this machine
     """
 

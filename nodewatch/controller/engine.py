@@ -27,6 +27,7 @@ from nodewatch.model.plan import Held, Plan
 from nodewatch.model.records import Record
 from nodewatch.policy.fold import case_to_json, fold
 from nodewatch.policy.lost import is_silent
+from nodewatch.policy.picture import Picture, change, is_nothing, picture_of, rules_to_json
 from nodewatch.policy.plan import plan, reset_requests, validation_requests
 from nodewatch.policy.requeue import unrecorded
 from nodewatch.policy.rules import Rules
@@ -37,6 +38,10 @@ _MOST_ROUNDS = 12
 _MOST_PROBES = 128
 _STORY_KEPT = 5000
 _EVENT_IDS_KEPT = 20000
+_SEEN_EVERY_S = 60.0
+"""A picture that changed without a decision is written down so often at most: another set of rules may decide by it."""
+_SEEN_WHOLE_S = 86400.0
+"""The whole picture is written at the start and so often, that a journal can be replayed from its middle."""
 _AGENT_KINDS = frozenset({"hello", "verdict", "validated", "hook_denied", "drained_self", "gpu_reset"})
 
 
@@ -105,7 +110,10 @@ class Engine:
         self.rules = rules
         self._may_act = may_act
         self.ledger: Ledger = _replayed(past) if ledger is None else ledger
-        self.story: deque[Record] = deque(past[-_STORY_KEPT:], maxlen=_STORY_KEPT)
+        self.story: deque[Record] = deque((r for r in past if r.kind != "seen"), maxlen=_STORY_KEPT)
+        self._number = past[-1].number if past else 0
+        self._picture: Picture | None = None
+        self._picture_at = self._whole_at = float("-inf")
         self.held: tuple[Held, ...] = ()
         self.snapshot: Snapshot = Snapshot(taken_at=0.0, slurm_error="not read yet")
         self.counts: dict[str, int] = {}
@@ -124,7 +132,8 @@ class Engine:
             )
             for node, known in self.ledger.agents.items()
         }
-        self.note("started", {"mode": rules.mode, "groups": [group.name for group in rules.groups]})
+        groups = [group.name for group in rules.groups]
+        self.note("started", {"mode": rules.mode, "groups": groups, "rules": rules_to_json(rules)})
 
     # -- what comes in ------------------------------------------------------------------------------------------------
 
@@ -216,7 +225,10 @@ class Engine:
             self._alive()
             for data in unrecorded(self.snapshot, self.ledger):
                 self.note("job_started", data)
-            decided = plan(self.snapshot, self.ledger, self.rules, self._clock())
+            with self._lock:
+                ledger, number, now = self.ledger, self._number, self._clock()
+            decided = plan(self.snapshot, ledger, self.rules, now)
+            self._write_seen(decided, ledger, number, now)
             self._write_decisions(decided)
             for action in decided.actions:
                 self._carry_out(action)
@@ -246,7 +258,9 @@ class Engine:
             at = float(data.get("at", self._clock()))
             record = self._journal.append(at, kind, {key: value for key, value in data.items() if key != "at"})
             self.ledger = fold(self.ledger, (record,))
-            self.story.append(record)
+            self._number = record.number
+            if kind != "seen":
+                self.story.append(record)
             self._journal.keep(self.ledger)
             return record
 
@@ -306,6 +320,20 @@ class Engine:
         except NodewatchError as error:
             # The old picture stays for reading; with the error set no machine is touched.
             self._ec2_error = str(error)
+
+    def _write_seen(self, decided: Plan, ledger: Ledger, number: int, now: float) -> None:
+        """What the planner decided by, so that `nodewatch replay-journal` can decide by it again."""
+        decides = bool(decided.cases or decided.judgements or decided.actions)
+        if not decides and (now - self._picture_at < _SEEN_EVERY_S or self.snapshot.slurm_error is not None):
+            return
+        picture = picture_of(self.snapshot, ledger, self.rules, now)
+        is_whole = self._picture is None or now - self._whole_at >= _SEEN_WHOLE_S
+        delta = change(None if is_whole else self._picture, picture)
+        if decides or not is_nothing(delta):
+            self.note("seen", {"at": now, "after": number, **delta})
+        self._picture, self._picture_at = picture, now
+        if is_whole:
+            self._whole_at = now
 
     def _write_decisions(self, decided: Plan) -> None:
         for case in decided.cases:

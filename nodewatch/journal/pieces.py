@@ -306,3 +306,13 @@ def _opened(path: Path) -> IO[bytes] | None:
 def _what(error: Exception) -> str:
     # A KeyError's own text is the bare key.
     return f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+
+
+def base_of(piece: Path) -> Ledger | None:
+    """What all records before the first one of the file `piece` amount to; None where no snapshot beside it says so."""
+    first = _first_number(piece)
+    match = re.fullmatch(r"(.+?)(-\d{12})?\.jsonl(\.gz)?", piece.name)
+    if first is None or first == 1 or match is None:
+        return None
+    name = snapshot_name(piece.with_name(f"{match[1]}.jsonl"), first)
+    return load_snapshot(name).ledger if name.exists() else None

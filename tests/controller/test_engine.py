@@ -205,7 +205,7 @@ def test_reasons_are_written_when_they_change_and_not_when_they_count_down() -> 
 
 def test_nothing_to_do_writes_nothing() -> None:
     world = World(nodes=4, spares=1)
-    world.run(seconds=30)
+    world.run(seconds=90)
     before = len(world.journal.records)
     world.run(minutes=10)
     assert len(world.journal.records) == before
