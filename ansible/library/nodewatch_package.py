@@ -7,6 +7,7 @@ do is told, as by any module. Runs under the Python of the machine, 3.8 or later
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -58,24 +59,27 @@ def installed_version(tool: str, name: str) -> str:
 def command(tool: str, name: str, state: str, file: str, exclude: Sequence[str] = ()) -> list[str]:
     """What brings the package to its state. What the site changed in a configuration file stays.
 
-    `exclude` is left out when it is unpacked: a directory that another machine serves, read-only.
+    `exclude` (directories, as patterns that end in /*) is not unpacked, and not touched by a removal either: another machine
+    serves it, perhaps read-only.
     """
+    if state == "absent":
+        removal = ["dpkg", "--purge", name] if tool == "dpkg" else ["rpm", "--erase", name]
+        if not exclude:
+            return removal
+        # dpkg knows no exclusion here, and fails over a file that it cannot remove although it never unpacked it: it gets to
+        # see an empty directory, in a mount namespace that ends with it.
+        hide = "".join(
+            f"[ ! -d {directory} ] || mount -t tmpfs nodewatch {directory}; " for directory in map(_directory, exclude)
+        )
+        return ["unshare", "--mount", "sh", "-ec", f'{hide}exec "$@"', "sh", *removal]
     if tool == "dpkg":
-        if state == "absent":
-            return ["dpkg", "--purge", name]
         out = [f"--path-exclude={pattern}" for pattern in exclude]
         return ["dpkg", "--force-confdef", "--force-confold", *out, "--install", file]
-    return (
-        ["rpm", "--erase", name]
-        if state == "absent"
-        else [
-            "rpm",
-            "--upgrade",
-            "--oldpackage",
-            *(f"--excludepath={pattern.rstrip('/*')}" for pattern in exclude),
-            file,
-        ]
-    )
+    return ["rpm", "--upgrade", "--oldpackage", *(f"--excludepath={_directory(pattern)}" for pattern in exclude), file]
+
+
+def _directory(pattern: str) -> str:
+    return shlex.quote(pattern[: -len("/*")] if pattern.endswith("/*") else pattern)
 
 
 def _run(argv: list[str]) -> subprocess.CompletedProcess:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
 from nodewatch.agent.metrics import AgentCollector, Measurements
 from nodewatch.model.health import NodeState, Verdict
+from tests.packaging.conftest import Package, packages, tree
+from tests.packaging.trees import Tree
 
 from .conftest import HEALTHY, load
+
+__all__ = ["packages", "tree"]
 
 gate = load("nodewatch_gate")
 preflight = load("nodewatch_preflight")
@@ -166,6 +172,21 @@ def test_package_commands_keep_what_the_site_changed() -> None:
         "rpm", "--upgrade", "--oldpackage", "--excludepath=/etc/slurm", "/x.rpm",
     ]  # fmt: skip
     assert package.command("dpkg", "a", "absent", "") == ["dpkg", "--purge", "a"]
+
+
+def test_what_another_machine_serves_is_left_alone(tree: Tree, packages: dict[str, Package]) -> None:
+    shutil.copy(packages["nodewatch-hooks"].file, tree.upper / "hooks.deb")
+    install = package.command("dpkg", "nodewatch-hooks", "present", "/hooks.deb", ["/etc/nodewatch/*"])
+    purge = package.command("dpkg", "nodewatch-hooks", "absent", "", ["/etc/nodewatch/*"])
+    served = "mkdir -p /etc/nodewatch && echo theirs >/etc/nodewatch/hooks.env"
+    read_only = "mount --bind /etc/nodewatch /etc/nodewatch && mount -o remount,bind,ro /etc/nodewatch"
+
+    done = tree.run(
+        f"{served} && {read_only} && {shlex.join(install)} && {shlex.join(purge)} && cat /etc/nodewatch/hooks.env"
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("theirs\n")
 
 
 class Machine:

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.packaging.conftest import tree
+from tests.packaging.trees import Tree
+
 from .conftest import ANSIBLE, REPOSITORY, load
+
+__all__ = ["tree"]
 
 conf = load("nodewatch_slurm_conf")
 DEFAULTS = yaml.safe_load((ANSIBLE / "roles/slurm_hooks/defaults/main.yml").read_text())
@@ -126,6 +131,20 @@ def test_a_site_that_calls_ours_itself_is_left_alone() -> None:
 def test_what_cannot_be_edited_safely_is_not(text: str, included: str, sentence: str) -> None:
     with pytest.raises(conf.ConfError, match=sentence):
         edited(text, included=included)
+
+
+@pytest.mark.parametrize("release", ["24.11", "22.05"])
+def test_slurm_itself_reads_what_we_write(tree: Tree, release: str) -> None:
+    site = "ClusterName=x\nSlurmctldHost=localhost\nProlog=/a\nTaskProlog=/b\nNodeName=n1 CPUs=1\n"
+    site += "SchedulerParameters=bf_interval=2\n"
+    (tree.upper / "etc/slurm").mkdir(parents=True)
+    (tree.upper / "etc/slurm/slurm.conf").write_text(edited(site, release).text)
+
+    # No slurmctld is there to answer; an unknown key or a value of the wrong kind is an error before it is asked.
+    done = tree.run("timeout 20 scontrol ping")
+
+    assert "is DOWN" in done.stdout
+    assert done.stderr == ""
 
 
 def test_included_files_are_read(tmp_path: Path) -> None:

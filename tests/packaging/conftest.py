@@ -1,11 +1,14 @@
 """The packages, built once a session by the command that everybody uses."""
 
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from .trees import Tree, base_tree
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = REPOSITORY / "build" / "packages"
@@ -47,3 +50,12 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Package]:
         subprocess.run(["dpkg-deb", "-R", str(file), str(tree)], check=True)
         found[name] = Package(file=file, tree=tree)
     return found
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    if os.geteuid() != 0:
+        pytest.skip("a tree is entered by chroot, as root")
+    made = Tree(base=base_tree(), place=tmp_path / "tree").make()
+    made.run("rmdir /etc/nodewatch")  # the rehearsal's images have it; a site's machine has not
+    return made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -11,18 +10,9 @@ from pathlib import Path
 import pytest
 
 from .conftest import REPOSITORY, Package
-from .trees import Tree, base_tree, with_version
+from .trees import Tree, with_version
 
 NAMES = ("nodewatch-agent", "nodewatch-controller", "nodewatch-hooks")
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Tree:
-    if os.geteuid() != 0:
-        pytest.skip("a tree is entered by chroot, as root")
-    made = Tree(base=base_tree(), place=tmp_path / "tree").make()
-    made.run("rmdir /etc/nodewatch")  # the rehearsal's images have it; a site's machine has not
-    return made
 
 
 def put(tree: Tree, files: list[Path], place: str) -> None:
@@ -55,17 +45,6 @@ def test_upgrade_and_downgrade_work_and_a_purge_leaves_nothing(
     assert "not empty" not in purged.stdout + purged.stderr
 
     assert tree.listing() == before
-
-
-def test_a_directory_of_slurms_that_is_read_only_is_left_out(tree: Tree, packages: dict[str, Package]) -> None:
-    put(tree, [packages["nodewatch-hooks"].file], "tmp/debs")
-
-    done = tree.run(
-        "dpkg --path-exclude='/etc/nodewatch/*' -i /tmp/debs/*.deb && ls /etc/nodewatch; dpkg --purge nodewatch-hooks"
-    )
-
-    assert done.returncode == 0, done.stderr
-    assert "hooks.env" not in done.stdout.splitlines()
 
 
 def test_a_new_instance_becomes_a_node(tree: Tree, packages: dict[str, Package]) -> None:
