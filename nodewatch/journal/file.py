@@ -99,6 +99,11 @@ class Journal:
         """The number of the last record, 0 before the first."""
         return self._number
 
+    @property
+    def is_full(self) -> bool:
+        """Whether `keep` would begin a new file."""
+        return self._size >= self._rotate_at
+
     def take_past(self) -> list[Record]:
         """The last records found at opening, handed over once so that they are not kept twice."""
         past, self._recent = self._recent, []
@@ -138,7 +143,7 @@ class Journal:
 
         That this fails is logged and tried again later: the journal goes on in the file that it has.
         """
-        if self._size < self._rotate_at:
+        if not self.is_full:
             return
         try:
             self._guard()

@@ -6,6 +6,8 @@ identifies hardware, the names and users of jobs, tags, and of jobs that wait un
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -24,12 +26,21 @@ Picture = dict[tuple[str, str], Any]
 _OF_NODES = frozenset({"node", "address", "slurmd", "agent", "verdict", "silent", "validating", "unreachable"})
 _EVIDENCE = ("uuid", "serial")
 
+LEFT_OUT: Mapping[type, frozenset[str]] = {
+    # Another for each node: they would keep nodes that change alike from being one line, and have kinds of their own.
+    SlurmNode: frozenset({"name", "address", "slurmd_started_at"}),
+    SlurmJob: frozenset({"job_id", "name", "user", "comment"}),
+    Instance: frozenset({"instance_id", "tags"}),
+    AgentView: frozenset({"node", "heard_at", "verdict", "validating", "progress"}),
+}
+"""Fields that are not carried, or by a kind of their own; a field that is added later is carried."""
+
 
 def picture_of(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Picture:
     """The picture of `snapshot` as the planner judges it at `now`."""
     picture: Picture = {}
     for name, node in snapshot.nodes.items():
-        picture["node", name] = [sorted(node.states), node.reason, list(node.partitions)]
+        picture["node", name] = _sparse(node)
         picture["address", name] = node.address
         if node.slurmd_started_at:
             picture["slurmd", name] = node.slurmd_started_at
@@ -40,9 +51,9 @@ def picture_of(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> 
             key = ("waiting", job.partition)
             picture[key] = max(job.priority, picture.get(key, 0))
     for instance_id, instance in snapshot.instances.items():
-        picture["instance", instance_id] = [instance.state, instance.private_ip, instance.node]
+        picture["instance", instance_id] = _sparse(instance)
     for name, view in snapshot.agents.items():
-        picture["agent", name] = [view.boot_id, view.instance_id]
+        picture["agent", name] = _sparse(view)
         if view.verdict is not None:
             picture["verdict", name] = _verdict(view.verdict)
         if view.validating:
@@ -109,14 +120,11 @@ def snapshot_of(picture: Picture, now: float) -> Snapshot:
     waiting = 0
     for (kind, name), value in picture.items():
         if kind == "node":
-            nodes[name] = SlurmNode(
-                name=name,
-                address=picture.get(("address", name), ""),
-                states=frozenset(value[0]),
-                reason=value[1],
-                partitions=tuple(value[2]),
-                slurmd_started_at=picture.get(("slurmd", name), 0.0),
-            )
+            own = {
+                "address": picture.get(("address", name), ""),
+                "slurmd_started_at": picture.get(("slurmd", name), 0.0),
+            }
+            nodes[name] = from_plain(SlurmNode, {"name": name, **own, **value})
         elif kind == "job":
             jobs[int(name)] = from_plain(SlurmJob, {"job_id": int(name), **value})
         elif kind == "waiting":
@@ -124,17 +132,14 @@ def snapshot_of(picture: Picture, now: float) -> Snapshot:
             waiting -= 1
             jobs[waiting] = SlurmJob(job_id=waiting, states=frozenset({"PENDING"}), partition=name, priority=value)
         elif kind == "instance":
-            instances[name] = Instance(instance_id=name, state=value[0], private_ip=value[1], node=value[2])
+            instances[name] = from_plain(Instance, {"instance_id": name, **value})
         elif kind == "agent":
-            told = picture.get(("verdict", name))
-            agents[name] = AgentView(
-                node=name,
-                heard_at=picture.get(("silent", name), now),
-                boot_id=value[0],
-                instance_id=value[1],
-                verdict=None if told is None else from_plain(Verdict, told),
-                validating=picture.get(("validating", name), ""),
-            )
+            own = {
+                "heard_at": picture.get(("silent", name), now),
+                "verdict": picture.get(("verdict", name)),
+                "validating": picture.get(("validating", name), ""),
+            }
+            agents[name] = from_plain(AgentView, {"node": name, **own, **value})
         elif kind == "unreachable":
             unreachable.add(name)
     return Snapshot(
@@ -167,14 +172,29 @@ def rules_from_json(data: Mapping[str, Any]) -> Rules:
     return from_plain(Rules, {**data, "groups": groups})
 
 
-def _sparse(job: SlurmJob) -> dict[str, Any]:
-    plain = to_plain(job)
-    empty = to_plain(SlurmJob(job_id=0, states=frozenset()))
-    # Its name, user and comment decide nothing.
-    left_out = {"job_id", "name", "user", "comment"}
+def _sparse(value: SlurmNode | SlurmJob | Instance | AgentView) -> dict[str, Any]:
+    """The fields that are not as they are by default, without those that stand elsewhere in the picture or decide nothing."""
+    kind: Any = type(value)
+    defaults = _defaults(kind)
+    plain: dict[str, Any] = to_plain(value)
     return {
-        key: value for key, value in plain.items() if key not in left_out and (key == "states" or value != empty[key])
+        name: each
+        for name, each in plain.items()
+        if name not in LEFT_OUT[kind] and (name not in defaults or each != defaults[name])
     }
+
+
+@functools.cache
+def _defaults(kind: type) -> dict[str, Any]:
+    """The plain values of the fields of `kind` that have one."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        if field.init and field.default is not dataclasses.MISSING:
+            found[field.name] = field.default
+        elif field.init and field.default_factory is not dataclasses.MISSING:
+            found[field.name] = field.default_factory()
+    # What JSON makes of it: a tuple becomes a list.
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:

@@ -4,6 +4,7 @@
     agent.json    memory and processor time of the agent and its children on an idle node with 8 GPUs and 32 EFA devices
     hooks.json    whole-process time of each hook on a node, beside a bare Python and LBNL NHC (--nhc)
     faults.json   a fault to the agent's verdict, from the kernel log and by asking
+    journal.json  what a controller takes to remember a year of journal (needs no cluster)
 
 The demo brings a cluster up by itself; without it (--only) the cluster that is up is measured. LBNL NHC is no part of this
 repository: --nhc DIR names a copy, the script `nhc` with `scripts/*.nhc` beside it. Ratios and percentiles are of one run
@@ -16,16 +17,18 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from agent_load import IDLE_S, agent, faults
 from hook_times import RUNS, hooks
+from journal import RECORDS, measure
 
 from nodewatch.lab import machine
 from nodewatch.lab.layout import Layout, layout_from
 
-PARTS = ("demo", "hooks", "agent", "faults")
+PARTS = ("demo", "hooks", "agent", "faults", "journal")
 
 
 def main() -> int:
@@ -58,6 +61,10 @@ def main() -> int:
             _write(output / "faults.json", faults(layout))
         finally:
             _controller(layout, "start")
+    if "journal" in parts:
+        print(f"a journal of {RECORDS:,} records", flush=True)
+        with tempfile.TemporaryDirectory() as directory:
+            _write(output / "journal.json", measure(Path(directory), RECORDS))
     return code
 
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from nodewatch.cli.root import root
 from nodewatch.journal.file import Journal
+from nodewatch.model.cluster import AgentView, Instance, SlurmJob, SlurmNode, Snapshot
 from nodewatch.model.ledger import Ledger
 from nodewatch.model.records import Record
 from nodewatch.policy.fold import fold
@@ -107,6 +108,37 @@ def test_a_plan_by_the_picture_is_the_plan_by_the_snapshot() -> None:
     seen = snapshot_of(picture_of(engine.snapshot, engine.ledger, WORLD.rules, now), now)
     for rules in (WORLD.rules, dataclasses.replace(WORLD.rules, sweep_every_s=1.0)):
         assert plan(seen, engine.ledger, rules, now).actions == plan(engine.snapshot, engine.ledger, rules, now).actions
+
+
+def test_nothing_that_is_added_to_a_snapshot_is_forgotten() -> None:
+    assert {field.name for field in dataclasses.fields(Snapshot) if field.init} == {
+        "taken_at",
+        "nodes",
+        "jobs",
+        "instances",
+        "agents",
+        "unreachable",
+        "slurm_error",
+        "ec2_error",
+    }, "teach nodewatch/policy/picture.py about the new one"
+    node = SlurmNode(name="n1", address="10.0.0.1", states=frozenset({"IDLE"}), reason="r", partitions=("a", "b"))
+    job = SlurmJob(
+        job_id=7, states=frozenset({"RUNNING"}), nodes=("n1",), begins_at=5.0, array_task_id=0, is_batch=False
+    )
+    instance = Instance(instance_id="i-1", state="running", private_ip="10.0.0.1", node="n1")
+    snapshot = Snapshot(
+        taken_at=9.0,
+        nodes={"n1": dataclasses.replace(node, slurmd_started_at=3.0)},
+        jobs={7: job},
+        instances={"i-1": instance},
+        agents={"n1": AgentView(node="n1", heard_at=9.0, boot_id="b", instance_id="i-1", verdict=None, validating="k")},
+        unreachable=frozenset({"n1"}),
+        ec2_error="throttled",
+    )
+    picture = json.loads(json.dumps(change(None, picture_of(snapshot, Ledger(), Rules(), 9.0))))
+    again = changed(None, picture)
+    assert again is not None
+    assert snapshot_of(again, 9.0) == snapshot
 
 
 def test_five_hundred_nodes_that_change_alike_are_one_line() -> None:
