@@ -138,7 +138,8 @@ def _is_writable(directory: Path) -> bool:
 
 
 def _slurm_version() -> str:
-    for command in ("scontrol", "slurmd", "slurmctld"):
+    # scontrol last: it reads slurm.conf even for this, and waits a minute for an included file that is not there (24.11.5).
+    for command in ("slurmd", "slurmctld", "scontrol"):
         path = shutil.which(command, path=PATH)
         if path:
             try:
