@@ -85,6 +85,28 @@ class ControllerConfig:
         return dataclasses.replace(self.policy, groups=self.groups)
 
 
+def _domains(group: Group, names: tuple[str, ...], path: Path) -> dict[str, tuple[str, ...]]:
+    """The group's failure domains with their hostlists expanded. Raises ConfigError for a node that is in two of them, or
+    in none of the group."""
+    domains: dict[str, tuple[str, ...]] = {}
+    seen: dict[str, str] = {}
+    known = dataclasses.replace(group, nodes=names, domains={})
+    for domain, items in sorted(group.domains.items()):
+        where = f"{path}: groups: domain {domain!r} of {group.name!r}"
+        try:
+            members = tuple(name for item in items for name in expand(item))
+        except ValueError as error:
+            raise ConfigError(f"{where}: {error}") from error
+        for name in members:
+            if not known.holds(name):
+                raise ConfigError(f"{where}: {name} is no node of the group; a domain divides the nodes of its group")
+            if name in seen:
+                raise ConfigError(f"{where}: {name} is in the domain {seen[name]!r} as well; name it once")
+            seen[name] = domain
+        domains[domain] = members
+    return domains
+
+
 def load_controller_config(path: Path) -> ControllerConfig:
     """The configuration in `path`. Raises ConfigError with one sentence that says what to change."""
     config = load(ControllerConfig, path)
@@ -103,7 +125,7 @@ def load_controller_config(path: Path) -> ControllerConfig:
                 f"{path}: groups: {group.name!r} has {len(names)} nodes and wants {group.spares} of them as spares; "
                 "a group needs at least one node that is not a spare"
             )
-        groups.append(dataclasses.replace(group, nodes=names))
+        groups.append(dataclasses.replace(group, nodes=names, domains=_domains(group, names, path)))
     claimed: dict[str, str] = {}
     for group in groups:
         for name in group.nodes:

@@ -128,6 +128,8 @@ class SlurmJob:
     """Slurm's Extra field; our plugin writes the mark there for a step of a job that was submitted without it."""
     array_job_id: int | None = None
     array_task_id: int | None = None
+    may_requeue: bool = False
+    """Slurm lets it be put back into the queue (`sbatch --requeue`, or JobRequeue=1): its user expects a fresh start."""
 
     @property
     def slurm_id(self) -> str:
@@ -211,10 +213,29 @@ class Snapshot:
     """Nodes on which neither the agent's nor slurmd's port could be reached by the controller just now."""
     slurm_error: str | None = None
     ec2_error: str | None = None
+    spares: tuple[str, ...] = field(init=False, repr=False, compare=False, default=())
+    """The nodes that we hold as warm spares, by name."""
+    _jobs_on: Mapping[str, tuple[SlurmJob, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _tagged: Mapping[str, tuple[Instance, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Asked for node by node: to look through all jobs and instances each time is quadratic, minutes at 100,000 nodes.
+        jobs_on: dict[str, tuple[SlurmJob, ...]] = {}
+        for _, job in sorted(self.jobs.items()):
+            if job.is_active:
+                for name in dict.fromkeys(job.nodes):
+                    jobs_on[name] = (*jobs_on.get(name, ()), job)
+        tagged: dict[str, tuple[Instance, ...]] = {}
+        for instance in self.instances.values():
+            if instance.node and instance.is_alive:
+                tagged[instance.node] = (*tagged.get(instance.node, ()), instance)
+        object.__setattr__(self, "_jobs_on", jobs_on)
+        object.__setattr__(self, "_tagged", tagged)
+        object.__setattr__(self, "spares", tuple(sorted(name for name, node in self.nodes.items() if node.is_spare)))
 
     def jobs_on(self, node: str) -> tuple[SlurmJob, ...]:
         """The active jobs that hold `node`, by job id."""
-        return tuple(job for _, job in sorted(self.jobs.items()) if job.is_active and node in job.nodes)
+        return self._jobs_on.get(node, ())
 
     def is_busy(self, node: str) -> bool:
         """Whether a job, or its clean-up, may still be on `node`; a node that Slurm did not list counts as busy."""
@@ -229,5 +250,5 @@ class Snapshot:
         agent = self.agents.get(node)
         if agent and agent.instance_id in self.instances and self.instances[agent.instance_id].is_alive:
             return self.instances[agent.instance_id]
-        tagged = [i for i in self.instances.values() if i.node == node and i.is_alive]
+        tagged = self._tagged.get(node, ())
         return tagged[0] if len(tagged) == 1 else None

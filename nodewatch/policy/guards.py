@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection
 
 from nodewatch.model.cluster import Snapshot
@@ -73,15 +74,20 @@ def storming(family: str, ledger: Ledger, opening: Collection[Case], rules: Rule
     cases = [c for c in {**ledger.cases, **{c.case_id: c for c in opening}}.values() if c.family == family]
     span = rules.storm_window_s
     recent = sorted((c.opened_at, c.node) for c in cases if now - c.opened_at <= span + rules.storm_cooldown_s)
-    for index, (start, _) in enumerate(recent):
-        nodes = {node for at, node in recent[index:] if at - start <= span}
-        if len(nodes) >= rules.storm_nodes:
-            last = max(at for at, node in recent[index:] if at - start <= span)
-            if now - last <= rules.storm_cooldown_s:
-                return (
-                    f"storm: {family} faults on {len(nodes)} nodes within {span:.0f} s look like something shared; "
-                    f"nothing is repaired until {rules.storm_cooldown_s:.0f} s after the last one"
-                )
+    within: Counter[str] = Counter()
+    end = 0
+    for start, node in recent:
+        while end < len(recent) and recent[end][0] - start <= span:
+            within[recent[end][1]] += 1
+            end += 1
+        if len(within) >= rules.storm_nodes and now - recent[end - 1][0] <= rules.storm_cooldown_s:
+            return (
+                f"storm: {family} faults on {len(within)} nodes within {span:.0f} s look like something shared; "
+                f"nothing is repaired until {rules.storm_cooldown_s:.0f} s after the last one"
+            )
+        within[node] -= 1
+        if not within[node]:
+            del within[node]
     return None
 
 
@@ -106,10 +112,31 @@ def replacing(case: Case, ledger: Ledger, snapshot: Snapshot, rules: Rules, now:
             f"protected mode: {ledger.failed_replacements} replacements in a row did not come up healthy; "
             "look at the launch template and the boot log of the last one"
         )
-    lately = sum(1 for at in ledger.replacements if now - at <= 3600)
-    if lately >= rules.replacements_per_hour:
-        return f"{lately} replacements within the last hour, the limit is {rules.replacements_per_hour}"
+    return replacements(group, ledger, rules, now)
+
+
+def replacements(group: Group, ledger: Ledger, rules: Rules, now: float) -> str | None:
+    """At most so many machines an hour and a day are bought, and what that comes to."""
+    for span_s, word, limit in (
+        (3600.0, "hour", rules.replacements_per_hour),
+        (86400.0, "day", rules.replacements_per_day),
+    ):
+        lately = sum(1 for at in ledger.replacements if now - at <= span_s)
+        if lately >= limit:
+            return f"{lately} replacements within the last {word}, the limit is {limit}{_cost(group, lately, rules)}"
     return None
+
+
+def _cost(group: Group, machines: int, rules: Rules) -> str:
+    """What these machines cost until they worked, at most: each may boot and be tested for as long as the rules allow."""
+    if group.price_per_hour <= 0:
+        return ""
+    hours = (rules.launch_timeout_s + rules.validate_timeout_s) / 3600
+    most = machines * hours * group.price_per_hour
+    return (
+        f"; at {group.price_per_hour:.2f} an hour each they cost up to {most:.2f} while they booted and were tested, and one "
+        f"more costs up to {hours * group.price_per_hour:.2f}"
+    )
 
 
 def counts_as_out(case: Case) -> bool:

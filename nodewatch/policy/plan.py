@@ -7,17 +7,19 @@ instant changes nothing. Iteration is sorted, so that the same input gives the s
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from nodewatch.model import actions as act
-from nodewatch.model.cluster import SlurmNode, Snapshot
+from nodewatch.model.cluster import AgentView, SlurmNode, Snapshot
 from nodewatch.model.health import Finding, NodeState, Remedy, Severity, StandingFinding
 from nodewatch.model.ledger import Case, Ledger, Rung, Step
 from nodewatch.model.plan import Held, Judgement, Plan
-from nodewatch.policy import deep_checks, guards, pairs, repair, requeue, spares, verbs, wishes
+from nodewatch.policy import budgets, deep_checks, guards, pairs, repair, requeue, spares, verbs, wishes
 from nodewatch.policy.attempts import due
+from nodewatch.policy.history import identities
 from nodewatch.policy.ladder import opening_rung
 from nodewatch.policy.lost import is_silent, lost_nodes
+from nodewatch.policy.past import Past
 from nodewatch.policy.rules import Rules
 
 Faults = Mapping[tuple[str, str], StandingFinding]
@@ -32,14 +34,17 @@ def plan(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Plan:
     faults = _faults(snapshot, ledger, rules, now)
     held: list[Held] = []
     cases: dict[str, Case] = {case.case_id: case for case in ledger.open_cases}
-    for name, node in sorted(snapshot.nodes.items()):
+    for name, node in _with_reason(snapshot):
         unclear = verbs.misunderstood(node)
         if unclear is not None:
             held.append(Held(subject=name, why=unclear))
     _update_open(cases, faults, rules)
     _open_new(cases, faults, snapshot, ledger, rules, now, held)
-    _admit(cases, faults, snapshot, ledger, rules, now, held)
-    actions = _advance(cases, snapshot, ledger, rules, now, held)
+    # A storm is told by when and where cases were opened, which nothing below changes: once for each family is enough.
+    families = sorted({case.family for case in cases.values()})
+    storms = {name: guards.storming(name, ledger, tuple(cases.values()), rules, now) for name in families}
+    _admit(cases, faults, storms, snapshot, ledger, rules, now, held)
+    actions = _advance(cases, storms, snapshot, ledger, rules, now, held)
     job_actions: list[act.Action] = []
     judgements = _jobs(cases, snapshot, ledger, rules, now, job_actions, held)
     # Slurm answers in milliseconds and EC2 in seconds: a job does not wait for a machine's repair to be asked for.
@@ -97,20 +102,26 @@ def _faults(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Fau
             worst[key] = standing
 
     for name, view in sorted(snapshot.agents.items()):
-        if view.verdict is not None and not is_silent(view, rules, now):
+        if view.verdict is not None and view.verdict.findings and not is_silent(view, rules, now):
             for standing in view.verdict.findings:
                 take(name, standing)
     for name, standing in lost_nodes(snapshot, rules, now):
         take(name, standing)
-    for name, standing in pairs.standing(snapshot, ledger):
-        take(name, standing)
+    if ledger.pair_culprits:
+        for name, standing in pairs.standing(snapshot, ledger):
+            take(name, standing)
     for name, standing in wishes.findings(ledger):
         take(name, standing)
-    for name, node in sorted(snapshot.nodes.items()):
+    for name, node in _with_reason(snapshot):
         rung = verbs.asked(node)
         if rung is not None:
             take(name, _wish(node, rung, now))
     return worst
+
+
+def _with_reason(snapshot: Snapshot) -> list[tuple[str, SlurmNode]]:
+    """The nodes of which somebody wrote a reason, by name: few of many."""
+    return sorted((name, node) for name, node in snapshot.nodes.items() if node.reason)
 
 
 def _wish(node: SlurmNode, rung: Rung, now: float) -> StandingFinding:
@@ -161,19 +172,22 @@ def _open_new(
     held: list[Held],
 ) -> None:
     known = {(case.node, case.family) for case in cases.values()}
+    past: Past | None = None
     # A machine under repair is expected to be silent; the repair has deadlines of its own.
     under_repair = {case.node for case in cases.values() if case.is_out}
     for (node, family), standing in sorted(faults.items()):
         if (node, family) in known or (family == "node" and node in under_repair):
             continue
         finding = standing.finding
-        ended = _ended_on_same_machine(node, family, standing, snapshot, ledger)
-        if ended is not None:
-            held.append(Held(subject=node, why=f"{finding.fault} stands, but {ended.why}", case_id=ended.case_id))
-            continue
         view = snapshot.agents.get(node)
         instance = snapshot.instance_of(node)
         machine = view.instance_id if view and view.instance_id else (instance.instance_id if instance else "")
+        past = past or Past(ledger.cases.values())
+        history = past.about(node, identities(machine, finding.subject, finding.evidence))
+        ended = _ended_on_same_machine(node, standing, view, history)
+        if ended is not None:
+            held.append(Held(subject=node, why=f"{finding.fault} stands, but {ended.why}", case_id=ended.case_id))
+            continue
         case_id = _new_id(node, family, now, ledger)
         cases[case_id] = Case(
             case_id=case_id,
@@ -182,7 +196,7 @@ def _open_new(
             fault=finding.fault,
             subject=finding.subject,
             severity=finding.severity,
-            rung=opening_rung(finding, node, ledger.cases.values(), rules, now, instance=machine),
+            rung=opening_rung(finding, node, history, rules, now, instance=machine),
             step=Step.HELD,
             opened_at=now,
             step_at=now,
@@ -197,12 +211,15 @@ def _open_new(
 
 
 def _ended_on_same_machine(
-    node: str, family: str, standing: StandingFinding, snapshot: Snapshot, ledger: Ledger
+    node: str, standing: StandingFinding, view: AgentView | None, history: Iterable[Case]
 ) -> Case | None:
     """The closed case that this very finding already had: an operator's word stands until something new is found."""
-    view = snapshot.agents.get(node)
-    for case in ledger.cases.values():
-        if case.is_open or case.node != node or case.family != family or standing.first_at > case.step_at:
+    for case in history:
+        if (
+            case.is_open
+            or (case.node, case.family) != (node, standing.finding.family)
+            or standing.first_at > case.step_at
+        ):
             continue
         if view is None or view.instance_id == (case.new_instance or case.old_instance):
             return case
@@ -219,12 +236,14 @@ def _new_id(node: str, family: str, now: float, ledger: Ledger) -> str:
 def _admit(
     cases: dict[str, Case],
     faults: Faults,
+    storms: Mapping[str, str | None],
     snapshot: Snapshot,
     ledger: Ledger,
     rules: Rules,
     now: float,
     held: list[Held],
 ) -> None:
+    occupancy = budgets.Occupancy(cases.values(), snapshot, rules)
     waiting = sorted((c for c in cases.values() if c.step is Step.HELD), key=lambda c: (c.opened_at, c.case_id))
     for case in waiting:
         if (case.node, case.family) not in faults and _is_well(case.node, snapshot, rules, now):
@@ -232,17 +251,23 @@ def _admit(
                 case, step=Step.CLOSED, step_at=now, why="the fault was no longer seen before anything was done"
             )
             continue
-        why = _why_not(case, cases, snapshot, ledger, rules, now)
+        why = _why_not(case, occupancy, storms, snapshot, ledger, rules, now)
         if why is not None:
             held.append(Held(subject=case.node, why=why, case_id=case.case_id))
             continue
-        cases[case.case_id] = dataclasses.replace(
-            case, step=Step.DRAINING, step_at=now, why=f"{case.fault} on {case.subject}"
-        )
+        admitted = dataclasses.replace(case, step=Step.DRAINING, step_at=now, why=f"{case.fault} on {case.subject}")
+        cases[case.case_id] = admitted
+        occupancy.admit(admitted)
 
 
 def _why_not(
-    case: Case, cases: Mapping[str, Case], snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float
+    case: Case,
+    occupancy: budgets.Occupancy,
+    storms: Mapping[str, str | None],
+    snapshot: Snapshot,
+    ledger: Ledger,
+    rules: Rules,
+    now: float,
 ) -> str | None:
     """The first guard that holds the case back."""
     group = rules.group_of(case.node)
@@ -255,18 +280,16 @@ def _why_not(
             reason
             or guards.paused(case.node, ledger, snapshot, rules, now)
             or guards.unsettled(case, rules, now)
-            or guards.storming(case.family, ledger, tuple(cases.values()), rules, now)
+            or storms[case.family]
         )
     if reason is not None or group is None:
         return reason
-    other = next((c for c in cases.values() if c.node == case.node and c.is_admitted and c is not case), None)
+    other = occupancy.admitted_on(case.node)
     if other is not None:
         return f"{case.node} is under repair already, for {other.fault} ({other.case_id})"
     if wishes.is_forced(case):
         return None
-    members = sum(1 for name in snapshot.nodes if group.holds(name))
-    out = len({c.node for c in cases.values() if group.holds(c.node) and guards.counts_as_out(c)})
-    return guards.max_out(group, members, out, rules)
+    return occupancy.why_not(case.node, group)
 
 
 def _is_well(node: str, snapshot: Snapshot, rules: Rules, now: float) -> bool:
@@ -277,9 +300,17 @@ def _is_well(node: str, snapshot: Snapshot, rules: Rules, now: float) -> bool:
 
 
 def _advance(
-    cases: dict[str, Case], snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float, held: list[Held]
+    cases: dict[str, Case],
+    storms: Mapping[str, str | None],
+    snapshot: Snapshot,
+    ledger: Ledger,
+    rules: Rules,
+    now: float,
+    held: list[Held],
 ) -> list[act.Action]:
     actions: list[act.Action] = []
+    refused = budgets.refused(cases.values(), ledger, rules, now)
+    held_spares = spares.held_spares(snapshot, rules)
     taken: set[str] = {case.spare for case in cases.values() if case.spare and case.is_admitted}
     for case_id in sorted(cases, key=lambda key: (cases[key].opened_at, key)):
         case = cases[case_id]
@@ -290,8 +321,10 @@ def _advance(
             ledger=ledger,
             rules=rules,
             now=now,
-            spares_taken=frozenset(taken),
-            storm=guards.storming(case.family, ledger, tuple(cases.values()), rules, now),
+            spares=held_spares,
+            spares_taken=taken,
+            storm=storms[case.family],
+            refused=refused,
         )
         outcome = repair.advance(case, scene)
         cases[case_id] = outcome.case
@@ -313,7 +346,9 @@ def _jobs(
 ) -> list[Judgement]:
     judgements: list[Judgement] = []
     recent = [case for case in ledger.cases.values() if not case.is_open and now - case.step_at <= 3600]
-    explaining = sorted((*cases.values(), *recent), key=lambda c: (not c.is_admitted, c.opened_at, c.case_id))
+    explaining = requeue.Suspects(
+        sorted((*cases.values(), *recent), key=lambda c: (not c.is_admitted, c.opened_at, c.case_id))
+    )
     for _, job in sorted(ledger.jobs.items()):
         decision = requeue.decide(job, explaining, snapshot, ledger, rules, now)
         if decision.judgement is not None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from nodewatch.model import actions as act
 from nodewatch.model.cluster import SPARE_REASON, AgentView, Snapshot
 from nodewatch.model.health import Severity
-from nodewatch.model.ledger import ActionState, Case, Ledger, Rung, Step
+from nodewatch.model.ledger import ActionState, Case, Cause, Ledger, Rung, Step
 from nodewatch.policy import guards, spares, wishes
 from nodewatch.policy.attempts import blocked, due
 from nodewatch.policy.ladder import rung_after
@@ -29,9 +29,13 @@ class Scene:
     ledger: Ledger
     rules: Rules
     now: float
+    spares: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By group, the nodes that are held as spares."""
     spares_taken: Collection[str] = ()
     """Spares that other cases were given in this same tick."""
     storm: str | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """By group, why EC2 is not asked for another machine now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,9 @@ def _with_spare(case: Case, scene: Scene) -> tuple[Case, tuple[act.Action, ...],
     if group is None or case.was_spare or case.step in (Step.RETURNING, Step.WATCHING):
         return case, (), None
     if not case.spare:
-        spare = spares.pick(group, scene.snapshot, scene.spares_taken, scene.rules, scene.now)
+        spare = spares.pick(
+            scene.spares.get(group.name, ()), scene.snapshot, scene.spares_taken, scene.rules, scene.now
+        )
         if spare is None:
             short = f"no healthy spare in group {group.name}: jobs of {case.node} wait for it to come back"
             return case, (), short if group.spares > 0 else None
@@ -138,20 +144,54 @@ def _draining(case: Case, scene: Scene) -> StepOutcome:
     if case.rung is Rung.HUMAN:
         return _moved(case, Step.WAITING_FOR_HUMAN, scene, f"{case.fault} on {case.subject} needs a human")
     if busy and case.family != "node":
-        jobs = ",".join(str(job.job_id) for job in scene.snapshot.jobs_on(case.node)) or "its clean-up"
-        return StepOutcome(case=case, held=(*held, f"{case.node} is still busy with {jobs}"))
+        return _still_busy(case, held, scene)
     if not (node.is_out or node.is_down):
         return StepOutcome(case=case, held=(*held, f"{case.node} is not out of service yet"))
     if scene.storm is not None:
         return StepOutcome(case=case, held=(*held, scene.storm))
     if case.rung is Rung.REPLACE:
-        why = guards.replacing(case, scene.ledger, scene.snapshot, scene.rules, scene.now)
+        why = _no_machine(case, scene)
         if why is not None:
             return StepOutcome(case=case, held=(*held, why))
         return _moved(case, Step.LAUNCHING, scene, f"{case.fault}: the machine is replaced")
     if case.rung is Rung.RESET_GPU:
         return _moved(case, Step.RESETTING, scene, f"{case.fault}: the GPUs are reset")
     return _moved(case, Step.REBOOTING, scene, f"{case.fault}: the machine is rebooted")
+
+
+def _still_busy(case: Case, held: list[str], scene: Scene) -> StepOutcome:
+    """An impaired node waits for its jobs, up to `degraded_wait_s`; past it those that can be started again are."""
+    jobs = scene.snapshot.jobs_on(case.node)
+    waits = f"{case.node} is still busy with {','.join(str(job.job_id) for job in jobs) or 'its clean-up'}"
+    drained_at = _drained_at(case, scene.ledger)
+    limit_s = scene.rules.degraded_wait_s
+    if not limit_s or drained_at is None or case.severity > Severity.DEGRADED or wishes.is_forced(case):
+        return StepOutcome(case=case, held=(*held, waits))
+    left_s = drained_at + limit_s - scene.now
+    if left_s > 0:
+        return StepOutcome(case=case, held=(*held, f"{waits}; they may go on for {left_s:.0f} s"))
+    late = f"{case.fault} on {case.subject}: its jobs had {limit_s:.0f} s to end"
+    marked = [job for job in jobs if job.job_id in scene.ledger.jobs]
+    requeues = [
+        act.Requeue(
+            key=key_of(case, "requeue", job.job_id, job.restart_count),
+            job_id=job.job_id,
+            node=case.node,
+            cause=Cause.HARDWARE.value,
+            reason=late,
+            slurm_id=job.slurm_id,
+        )
+        for job in jobs
+        if job not in marked and job.may_requeue and job.is_running
+    ]
+    stuck = [str(job.job_id) for job in jobs if job not in marked and not job.may_requeue]
+    if stuck:
+        held.append(f"{late}, but {','.join(stuck)} cannot be put back into the queue: waiting for its end")
+    if marked:
+        # From here on it counts as what interrupts a job, so that the marked ones are judged, counted and started again.
+        case = dataclasses.replace(case, severity=Severity.FATAL, why=late)
+    actions = tuple(a for a in requeues if due(a, scene.ledger, scene.rules, scene.now))
+    return StepOutcome(case=case, actions=actions, held=(*held, waits))
 
 
 def _has_cleared(case: Case, scene: Scene) -> bool:
@@ -196,6 +236,13 @@ def _rebooting(case: Case, scene: Scene) -> StepOutcome:
     return _begin(case, action, scene)
 
 
+def _no_machine(case: Case, scene: Scene) -> str | None:
+    """What keeps a new machine from being asked for."""
+    group = scene.rules.group_of(case.node)
+    why = guards.replacing(case, scene.ledger, scene.snapshot, scene.rules, scene.now)
+    return why or (scene.refused.get(group.name) if group is not None else None)
+
+
 def _launching(case: Case, scene: Scene) -> StepOutcome:
     group = scene.rules.group_of(case.node)
     if group is None:
@@ -212,7 +259,7 @@ def _launching(case: Case, scene: Scene) -> StepOutcome:
         address = str(record.result.get("private_ip", ""))
         why = f"{instance} is booting at {address}"
         return _moved(case, Step.BOOTING, scene, why, new_instance=instance, new_address=address)
-    why_not = guards.replacing(case, scene.ledger, scene.snapshot, scene.rules, scene.now)
+    why_not = _no_machine(case, scene)
     if record is None and why_not is not None:
         return StepOutcome(case=case, held=(why_not,))
     return _begin(case, action, scene)
@@ -307,7 +354,7 @@ def _returning(case: Case, scene: Scene) -> StepOutcome:
         # the node is the dead machine's, and what we set would be undone by the registration.
         return StepOutcome(case=case, held=("waiting for slurmd to register",))
     group = scene.rules.group_of(case.node)
-    lacks_spare = group is not None and len(spares.held_spares(group, scene.snapshot)) < group.spares
+    lacks_spare = group is not None and len(scene.spares.get(group.name, ())) < group.spares
     # It becomes the spare only where one was spent for it: a job that found no spare waits for this very node.
     becomes_spare = lacks_spare and bool(case.spare or case.was_spare)
     back = act.ReturnToService(key=key_of(case, "return"), node=case.node)

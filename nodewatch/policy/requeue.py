@@ -31,6 +31,25 @@ class JobDecision:
     held: Held | None = None
 
 
+class Suspects:
+    """The cases that may explain why jobs ended, in the order in which they are asked, with an index by node."""
+
+    def __init__(self, cases: Sequence[Case]) -> None:
+        self._by_node: dict[str, list[tuple[int, Case]]] = {}
+        for place, case in enumerate(cases):
+            if case.severity >= Severity.FATAL:
+                self._by_node.setdefault(case.node, []).append((place, case))
+        self.out = frozenset(case.node for case in cases if case.is_out)
+        self.fatal = frozenset(case.node for case in cases if case.is_out and case.severity >= Severity.FATAL)
+        self.spares = {case.node: case.spare for case in cases if case.is_out and case.spare}
+        """The spare that stands in, by the node that is out."""
+
+    def of(self, nodes: Sequence[str]) -> list[Case]:
+        """The fatal cases of `nodes`."""
+        found = [entry for node in nodes for entry in self._by_node.get(node, ())]
+        return [case for _, case in sorted(found, key=lambda entry: entry[0])]
+
+
 def limit_of(job: MarkedJob, rules: Rules) -> int:
     """How often the job may be started again for a node's fault."""
     # Anyone can write the mark into a job's Extra field: "²" is a digit to str.isdigit and no number to int.
@@ -57,7 +76,7 @@ def blamed(job: MarkedJob, cases: Sequence[Case], rules: Rules, now: float) -> C
 
 
 def decide(
-    job: MarkedJob, cases: Sequence[Case], snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float
+    job: MarkedJob, cases: Suspects, snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float
 ) -> JobDecision:
     """What follows for `job` now. `cases` are those that may explain it, admitted ones first."""
     seen = snapshot.jobs.get(job.job_id)
@@ -65,7 +84,7 @@ def decide(
         return _start_again(job, seen, cases, snapshot, ledger, rules, now)
     if job.judged_restart >= job.restart_count:
         return _carry_out(job, seen, cases, snapshot, ledger, rules, now)
-    case = blamed(job, cases, rules, now)
+    case = blamed(job, cases.of(job.nodes), rules, now)
     if job.ended_at is None:
         if case is None or seen is None or not seen.is_running:
             return JobDecision()
@@ -96,7 +115,7 @@ def decide(
 
 
 def _judge_hardware(
-    job: MarkedJob, seen: SlurmJob, case: Case, cases: Sequence[Case], snapshot: Snapshot, rules: Rules
+    job: MarkedJob, seen: SlurmJob, case: Case, cases: Suspects, snapshot: Snapshot, rules: Rules
 ) -> JobDecision:
     limit = limit_of(job, rules)
     what = f"{case.node} failed ({case.fault} on {case.subject})"
@@ -120,7 +139,7 @@ def _judgement(job: MarkedJob, cause: Cause, text: str, *, restarts: bool, node:
 def _carry_out(
     job: MarkedJob,
     seen: SlurmJob | None,
-    cases: Sequence[Case],
+    cases: Suspects,
     snapshot: Snapshot,
     ledger: Ledger,
     rules: Rules,
@@ -146,16 +165,15 @@ def _carry_out(
     return JobDecision(actions=actions)
 
 
-def _keep_nodes(job: MarkedJob, seen: SlurmJob, cases: Sequence[Case], snapshot: Snapshot) -> KeepNodes | None:
+def _keep_nodes(job: MarkedJob, seen: SlurmJob, cases: Suspects, snapshot: Snapshot) -> KeepNodes | None:
     """The job's healthy nodes and the spare, kept from jobs that wait for nodes in the same partition.
 
     A requeued job may start only after Slurm has cleaned up its last run, and by then a waiting one has the nodes.
     """
     if not any(j.is_pending and j.partition == seen.partition for j in snapshot.jobs.values()):
         return None
-    out = {case.node for case in cases if case.is_out}
-    spares = {case.spare for case in cases if case.is_out and case.node in job.nodes and case.spare}
-    nodes = tuple(sorted((set(job.nodes) - out) | spares))
+    spares = {cases.spares[node] for node in job.nodes if node in cases.spares}
+    nodes = tuple(sorted((set(job.nodes) - cases.out) | spares))
     if not nodes:
         return None
     name = f"nodewatch-{job.job_id}-{job.restart_count}"
@@ -190,7 +208,7 @@ def _run_key(job: MarkedJob) -> str:
 
 
 def _start_again(
-    job: MarkedJob, seen: SlurmJob, cases: Sequence[Case], snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float
+    job: MarkedJob, seen: SlurmJob, cases: Suspects, snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float
 ) -> JobDecision:
     """A requeued job: let it start at once, at the front, away from nodes under repair.
 
@@ -199,7 +217,7 @@ def _start_again(
     interrupted = job.judged_restart == job.restart_count or job.ended_at is not None or seen.restart_count > 0
     if not interrupted or "COMPLETING" in seen.states or now < _startable_at(job, ledger):
         return JobDecision()
-    suspects = {case.node for case in cases if case.is_out and case.severity >= Severity.FATAL}
+    suspects = cases.fatal
     # What the user excluded stays; what we excluded goes once the node is cured, or the job would wait for ever beside
     # the very machine that was replaced for it.
     exclude = tuple(sorted((set(seen.excluded_nodes) - set(job.excluded)) | suspects))

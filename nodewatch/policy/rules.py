@@ -27,17 +27,32 @@ class Group:
     subnet_id: str | None = None
     instance_type: str = ""
     """EC2 instance type, such as "p5.48xlarge": what pair tests of these nodes are held against."""
+    price_per_hour: float = 0.0
+    """What one machine costs an hour, in any currency: limits on replacements then say what they save. 0: not said."""
+    domains: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Failure domains, such as `{ spine1 = ["n[1-64]"] }`: switches by their name in topology.conf, or placement groups."""
     _names: frozenset[str] = field(init=False, repr=False, compare=False, default=frozenset())
     _patterns: tuple[str, ...] = field(init=False, repr=False, compare=False, default=())
+    _domain_by_name: Mapping[str, str] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         # Asked for every node in every tick: a scan of ten thousand names each time would take minutes.
         object.__setattr__(self, "_names", frozenset(self.nodes))
         object.__setattr__(self, "_patterns", tuple(name for name in self.nodes if set(name) & set("*?[")))
+        named = {node: domain for domain, nodes in self.domains.items() for node in nodes}
+        object.__setattr__(self, "_domain_by_name", named)
+        if self.price_per_hour < 0:
+            raise ValueError(
+                f"price_per_hour must not be negative, as {self.price_per_hour} is; 0 says nothing of costs"
+            )
 
     def holds(self, node: str) -> bool:
         """Whether `node` is of this group."""
         return node in self._names or any(fnmatch.fnmatchcase(node, pattern) for pattern in self._patterns)
+
+    def domain_of(self, node: str) -> str | None:
+        """The failure domain of `node`, None where none is configured."""
+        return self._domain_by_name.get(node)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +66,12 @@ class Rules:
     """Nodes of one group out of service at once because of us, warm spares not counted."""
     max_out_share: float = 0.1
     """The same as a share of the group; at least one node is always allowed. The smaller of the two limits holds."""
+    max_out_per_domain: int = 0
+    """Nodes of one failure domain of a group (`domains`) out at once because of us; 0: only the group's limits hold."""
+    min_healthy: Mapping[str, float] = field(default_factory=dict)
+    """By partition (`"*"`: every other one), what must stay in service: a share below 1, a number of nodes from 1 on."""
+    degraded_wait_s: float = 0.0
+    """A drained node waits so long for its jobs to end; then marked and requeueable jobs are started elsewhere. 0: for ever."""
     storm_nodes: int = 3
     """The same fault family on so many nodes within `storm_window_s` is the fabric, the file system or the check."""
     storm_window_s: float = 300.0
@@ -61,6 +82,8 @@ class Rules:
     lost_settle_s: float = 3.0
     """A lost node waits so long for others: agents report each 2 s, so a cut network shows as a storm by then."""
     replacements_per_hour: int = 10
+    replacements_per_day: int = 100
+    """At most 100: so many launches are remembered."""
     failed_replacements_limit: int = 3
     """So many replacements in a row that did not come up healthy stop all further ones (protected mode)."""
     attempts: int = 3
@@ -107,8 +130,11 @@ class Rules:
     )
     """Rung at which the repair of a fault starts, by fault name; overrides the finding's own remedy."""
     groups: tuple[Group, ...] = ()
+    _group_by_name: Mapping[str, Group] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        named = {node: group for group in reversed(self.groups) for node in group.nodes}
+        object.__setattr__(self, "_group_by_name", named)
         if self.mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, not {self.mode!r}")
         if self.max_out < 0 or not 0 <= self.max_out_share <= 1:
@@ -121,6 +147,15 @@ class Rules:
             value = getattr(self, spec.name)
             if isinstance(value, float) and spec.name.endswith("_s") and not value >= 0:
                 raise ValueError(f"{spec.name} is a time in seconds and must not be negative, as {value!r} is")
+        for partition, wanted in self.min_healthy.items():
+            if wanted < 0 or (wanted > 1 and wanted != int(wanted)):
+                raise ValueError(
+                    f"min_healthy of {partition!r} is {wanted}: use a share below 1, such as 0.9, or a whole number of nodes"
+                )
+        if self.max_out_per_domain < 0:
+            raise ValueError("max_out_per_domain must not be negative; 0 turns it off")
+        if not 0 <= self.replacements_per_day <= 100:
+            raise ValueError(f"replacements_per_day is {self.replacements_per_day}: use a number from 0 to 100")
         if self.lemon_cases < 0:
             raise ValueError(f"lemon_cases must not be negative, as {self.lemon_cases} is; 0 turns it off")
         for name in ("storm_nodes", "attempts", "failed_replacements_limit"):
@@ -129,4 +164,6 @@ class Rules:
 
     def group_of(self, node: str) -> Group | None:
         """The first group that holds `node`, None for a node that is not ours to repair."""
-        return next((group for group in self.groups if group.holds(node)), None)
+        named = self._group_by_name.get(node)
+        # Configurations name a node once; only one that no group names is looked for among the patterns.
+        return named if named is not None else next((group for group in self.groups if group.holds(node)), None)

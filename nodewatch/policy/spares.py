@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import itertools
+from collections.abc import Collection, Iterable
 
 from nodewatch.model.actions import HoldSpare
 from nodewatch.model.cluster import SPARE_REASON, Snapshot
 from nodewatch.model.health import NodeState
 from nodewatch.model.ledger import Ledger
 from nodewatch.policy.lost import is_silent
-from nodewatch.policy.rules import Group, Rules
+from nodewatch.policy.rules import Rules
 
 
 def is_fit(node: str, snapshot: Snapshot, rules: Rules, now: float) -> bool:
@@ -20,17 +21,22 @@ def is_fit(node: str, snapshot: Snapshot, rules: Rules, now: float) -> bool:
     return view.verdict.state in (NodeState.HEALTHY, NodeState.SUSPECT)
 
 
-def held_spares(group: Group, snapshot: Snapshot) -> list[str]:
-    """The group's nodes that are held as spares, by name."""
-    return sorted(name for name, node in snapshot.nodes.items() if group.holds(name) and node.is_spare)
+def held_spares(snapshot: Snapshot, rules: Rules) -> dict[str, list[str]]:
+    """By group, its nodes that are held as spares, by name."""
+    held: dict[str, list[str]] = {group.name: [] for group in rules.groups}
+    for name in snapshot.spares:
+        group = rules.group_of(name)
+        if group is not None:
+            held[group.name].append(name)
+    return held
 
 
-def pick(group: Group, snapshot: Snapshot, taken: Collection[str], rules: Rules, now: float) -> str | None:
-    """The spare to stand in for a broken node: held, not taken in this tick, and fit."""
+def pick(held: Iterable[str], snapshot: Snapshot, taken: Collection[str], rules: Rules, now: float) -> str | None:
+    """The spare of those held to stand in for a broken node: not taken in this tick, and fit."""
     return next(
         (
             name
-            for name in held_spares(group, snapshot)
+            for name in held
             if name not in taken and snapshot.nodes[name].is_responding and is_fit(name, snapshot, rules, now)
         ),
         None,
@@ -44,16 +50,18 @@ def top_up(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> list
     service for it must not be taken away again before its job has started.
     """
     wanted = []
+    repaired = [case.node for case in ledger.open_cases]
+    held = held_spares(snapshot, rules)
     for group in rules.groups:
-        if any(group.holds(case.node) for case in ledger.open_cases):
+        missing = group.spares - len(held[group.name])
+        if missing <= 0 or any(group.holds(node) for node in repaired):
             continue
-        missing = group.spares - len(held_spares(group, snapshot))
-        idle = [
+        idle = (
             name
             for name, node in sorted(snapshot.nodes.items(), reverse=True)
             if group.holds(name) and node.is_idle and not snapshot.is_busy(name) and is_fit(name, snapshot, rules, now)
-        ]
-        for name in idle[: max(0, missing)]:
+        )
+        for name in itertools.islice(idle, missing):
             boot = snapshot.agents[name].boot_id
             wanted.append(HoldSpare(key=f"spare:{name}:{boot}:{_turn(ledger, name)}", node=name, reason=SPARE_REASON))
     return wanted
