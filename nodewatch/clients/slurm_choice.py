@@ -14,9 +14,6 @@ from nodewatch.errors import ConfigError, SlurmError
 
 AnySlurm = SlurmCommands | SlurmPyslurm
 
-WAYS = ("auto", "pyslurm", "commands")
-"""The values of `slurm_client`."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:

@@ -10,7 +10,10 @@ from nodewatch.config.load import load
 from nodewatch.config.pairs import PairsConfig
 from nodewatch.errors import ConfigError
 from nodewatch.model.hostlist import expand
+from nodewatch.policy import capacity
 from nodewatch.policy.rules import Group, Rules
+
+_SLURM_CLIENTS = ("auto", "pyslurm", "commands")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,8 @@ class ControllerConfig:
     """A controller that gave no sign of life for so long is taken over from; one whose process has ended, at once."""
     slurm_deadline_s: float = 10.0
     """A Slurm command that has not answered by then counts as Slurm being unreadable."""
+    slurm_client: str = "auto"
+    """"pyslurm" or "commands" (scontrol, squeue); "auto": pyslurm where it can be imported and matches the Slurm that runs."""
     ec2_period_s: float = 10.0
     """How long one reading of EC2 serves."""
     agent_port: int = 9411
@@ -54,6 +59,8 @@ class ControllerConfig:
     """The nodes to look after."""
 
     def __post_init__(self) -> None:
+        if self.slurm_client not in _SLURM_CLIENTS:
+            raise ValueError(f"slurm_client is {self.slurm_client!r}: use one of {', '.join(_SLURM_CLIENTS)}")
         for name in ("tick_s", "slurm_deadline_s"):
             if not 0.01 <= getattr(self, name) <= 3600:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: use a number of seconds from 0.01 to 3600")
@@ -125,6 +132,7 @@ def load_controller_config(path: Path) -> ControllerConfig:
                 f"{path}: groups: {group.name!r} has {len(names)} nodes and wants {group.spares} of them as spares; "
                 "a group needs at least one node that is not a spare"
             )
+        _check_capacity(path, group)
         groups.append(dataclasses.replace(group, nodes=names, domains=_domains(group, names, path)))
     claimed: dict[str, str] = {}
     for group in groups:
@@ -139,3 +147,24 @@ def load_controller_config(path: Path) -> ControllerConfig:
                     f"{path}: groups: {name} is in {owner!r} and matches a pattern of {group.name!r}; name it once"
                 )
     return dataclasses.replace(config, groups=tuple(groups))
+
+
+def _check_capacity(path: Path, group: Group) -> None:
+    """Raises ConfigError for sources of capacity that are not understood or do not go with the rest of the group."""
+    try:
+        sources = capacity.sources(group)
+    except ValueError as error:
+        raise ConfigError(f"{path}: groups: {group.name!r}: {error}") from error
+    if not sources:
+        raise ConfigError(
+            f'{path}: groups: {group.name!r}: capacity is empty; leave it out, or use ["launch_template"]'
+        )
+    kinds = {source.kind for source in sources}
+    if group.has_ec2 and not group.launch_template and kinds != {capacity.Kind.ASG}:
+        raise ConfigError(f"{path}: groups: {group.name!r}: its capacity needs a launch_template")
+    needs_slot = capacity.Kind.ASG in kinds or capacity.Kind.BLOCK in kinds or group.terminate_first
+    if group.on_replace == "quarantine" and needs_slot:
+        raise ConfigError(
+            f"{path}: groups: {group.name!r}: a machine in quarantine keeps its slot, which asg, block and terminate_first "
+            'need; use on_replace = "terminate"'
+        )

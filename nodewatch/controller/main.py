@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from nodewatch import __version__
 from nodewatch.clients.ec2 import Ec2
 from nodewatch.clients.munge import Munge
-from nodewatch.clients.slurm_commands import SlurmCommands
+from nodewatch.clients.slurm_choice import Choice, choose
 from nodewatch.config.controller import ControllerConfig, load_controller_config
 from nodewatch.controller.agents import AgentServer
 from nodewatch.controller.clock import SteadyClock
@@ -46,10 +46,10 @@ _HURRIED_TICK_S = 0.1
 class Controller:
     """The engine with its sockets and its loop."""
 
-    def __init__(self, config: ControllerConfig, engine: Engine, munge: Munge, slurm: SlurmCommands) -> None:
+    def __init__(self, config: ControllerConfig, engine: Engine, munge: Munge, choice: Choice) -> None:
         self._config = config
         self._engine = engine
-        self._slurm = slurm
+        self._choice = choice
         self._pair_tests = PairTests(engine, SlurmPairs(config.pairs, time.time), config.pairs, time.time)
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -67,7 +67,7 @@ class Controller:
         questions = Questions(
             engine,
             may_act={0, _uid_of(config.slurm_user)},
-            problems=lambda: self._problems,
+            problems=lambda: [*self._problems, *self._choice.problems()],
             clock=time.time,
             wake=self._wake.set,
         )
@@ -142,7 +142,7 @@ class Controller:
 
     def _look_at_setup(self) -> None:
         try:
-            config = self._slurm.config()
+            config = self._choice.client.config()
         except NodewatchError as error:
             self._problems = [f"slurmctld could not be asked for its configuration: {error}"]
         else:
@@ -193,7 +193,7 @@ def _reacher(config: ControllerConfig) -> Any:
 
 
 def build(
-    config: ControllerConfig, notifier: Notifier, fence: Fence, slurm: SlurmCommands, clock: SteadyClock
+    config: ControllerConfig, notifier: Notifier, fence: Fence, choice: Choice, clock: SteadyClock
 ) -> tuple[Controller, Journal]:
     """The controller on real adapters, once the fence is held. Raises NodewatchError, or OSError when an address is taken."""
     munge = Munge()
@@ -209,7 +209,7 @@ def build(
     engine = Engine(
         journal=journal,
         past=journal.take_past(),
-        slurm=slurm,
+        slurm=choice.client,
         ec2=ec2,
         rules=config.rules,
         clock=clock,
@@ -219,7 +219,7 @@ def build(
         ledger=journal.take_ledger(),
         may_act=fence.check,
     )
-    return Controller(config, engine, munge, slurm), journal
+    return Controller(config, engine, munge, choice), journal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -246,7 +246,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(config: ControllerConfig, notifier: Notifier) -> int:
-    slurm = SlurmCommands(deadline_s=config.slurm_deadline_s)
+    choice = choose(config.slurm_client, deadline_s=config.slurm_deadline_s)
+    _log.log(logging.WARNING if choice.is_odd else logging.INFO, "%s", choice.sentence)
     clock = SteadyClock()
     names = own_names(config.slurmctld_host)
     fence = Fence(config.state_dir, takeover_s=config.takeover_s, host=config.slurmctld_host)
@@ -257,7 +258,7 @@ def _serve(config: ControllerConfig, notifier: Notifier) -> int:
     standby = StandBy(
         fence=fence,
         ask=ask,
-        slurm=slurm,
+        slurm=choice.client,
         rules=config.rules,
         operators=config.socket,
         period_s=config.tick_s,
@@ -266,8 +267,9 @@ def _serve(config: ControllerConfig, notifier: Notifier) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: standby.stop())
     try:
-        return _act(config, notifier, fence, slurm, clock, ask) if standby.wait(notifier) else 0
+        return _act(config, notifier, fence, choice, clock, ask) if standby.wait(notifier) else 0
     finally:
+        choice.close()
         fence.close()
 
 
@@ -275,11 +277,11 @@ def _act(
     config: ControllerConfig,
     notifier: Notifier,
     fence: Fence,
-    slurm: SlurmCommands,
+    choice: Choice,
     clock: SteadyClock,
     ask: Callable[[], Stance],
 ) -> int:
-    controller, journal = build(config, notifier, fence, slurm, clock)
+    controller, journal = build(config, notifier, fence, choice, clock)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: controller.stop())
     watch = Watch(fence=fence, ask=ask, lost=controller.stand_down, period_s=config.takeover_s / 6)
