@@ -2,135 +2,175 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nodewatch.errors import CapacityError, Ec2Error
+from nodewatch.clients import ec2_group
+from nodewatch.clients.ec2_errors import translated
+from nodewatch.clients.ec2_fleet import fleet_request, launched_by
+from nodewatch.clients.ec2_launch import CLUSTER_TAG, NODE_TAG, launch_request, parse_instance, tag_list
+from nodewatch.clients.s3 import make_client
+from nodewatch.errors import Ec2Error
 from nodewatch.model.cluster import Instance
 
-NODE_TAG = "nodewatch:node"
-CLUSTER_TAG = "nodewatch:cluster"
-
-# EC2's words for "not now": the same request may succeed later (field notes 8, ParallelCluster's list).
-_CAPACITY_CODES = frozenset(
-    {
-        "InsufficientInstanceCapacity",
-        "InsufficientHostCapacity",
-        "InsufficientReservedInstanceCapacity",
-        "InsufficientCapacity",
-        "MaxSpotInstanceCountExceeded",
-        "SpotMaxPriceTooLow",
-        "RequestLimitExceeded",
-        "InstanceLimitExceeded",
-    }
-)
 _GONE_CODES = frozenset({"InvalidInstanceID.NotFound"})
+_NO_LATEST_CODES = frozenset({"UnsupportedOperation", "InvalidParameterCombination", "InvalidParameterValue"})
 
 
 class Ec2:
     """One region's EC2. Credentials, region and endpoint come from boto3's usual places."""
 
-    def __init__(self, *, cluster: str = "", deadline_s: float = 20.0, client: Any = None) -> None:
+    def __init__(
+        self, *, cluster: str = "", deadline_s: float = 20.0, client: Any = None, autoscaling: Any = None
+    ) -> None:
         """Only instances tagged `nodewatch:cluster` = `cluster` are seen and made, all that bear a node name when it is empty.
 
         `client` is a ready boto3 EC2 client, for tests with botocore's Stubber. Raises Ec2Error without boto3.
         """
         self._cluster = cluster
-        self._client = client if client is not None else _make_client(deadline_s)
+        self._deadline_s = deadline_s
+        self._client = client if client is not None else make_client("ec2", deadline_s)
+        self._autoscaling = autoscaling
 
     def instances(self) -> dict[str, Instance]:
         """The instances that bear a Slurm node name in their tag `nodewatch:node`, terminated ones of late included.
 
         Raises Ec2Error unless every page was read: half a list would make living machines look gone.
         """
-        found: dict[str, Instance] = {}
         filters = [{"Name": "tag-key", "Values": [NODE_TAG]}]
         if self._cluster:
             filters.append({"Name": f"tag:{CLUSTER_TAG}", "Values": [self._cluster]})
-        with _translated("list the instances"):
-            pages = self._client.get_paginator("describe_instances").paginate(Filters=filters)
-            for page in pages:
-                for reservation in page["Reservations"]:
-                    for item in reservation["Instances"]:
-                        instance = _parse(item)
-                        found[instance.instance_id] = instance
-        return found
+        return self._described("list the instances", filters)
 
-    def launch(self, *, template: str, subnet_id: str | None, tags: Mapping[str, str], token: str) -> Instance:
+    def launch(
+        self,
+        *,
+        template: str,
+        subnet_id: str | None,
+        tags: Mapping[str, str],
+        token: str,
+        version: str = "$Default",
+        reservation: str = "",
+        market: str = "",
+    ) -> Instance:
         """See effects.perform.Ec2Control."""
-        if self._cluster:
-            tags = {**tags, CLUSTER_TAG: self._cluster}
-        request: dict[str, Any] = {
-            "LaunchTemplate": {"LaunchTemplateName": template, "Version": "$Default"},
-            "MinCount": 1,
-            "MaxCount": 1,
-            "ClientToken": token,
-            "TagSpecifications": [
-                {"ResourceType": "instance", "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
-            ],
-        }
-        if subnet_id is not None:
-            request["SubnetId"] = subnet_id
-        with _translated(f"launch an instance from the launch template {template}"):
-            return _parse(self._client.run_instances(**request)["Instances"][0])
+        request = launch_request(
+            template=template,
+            version=version,
+            subnet_id=subnet_id,
+            tags=self._tags(tags),
+            token=token,
+            reservation=reservation,
+            market=market,
+        )
+        try:
+            with translated(f"launch an instance from the launch template {template}"):
+                return parse_instance(self._client.run_instances(**request)["Instances"][0])
+        except Ec2Error as error:
+            if error.code != "IdempotentParameterMismatch":
+                raise
+            # The token has launched something already, with what was configured then. That is our machine.
+            filters = [{"Name": "client-token", "Values": [token]}]
+            found = self._described("find what was launched before", filters)
+            alive = [instance for _, instance in sorted(found.items()) if instance.is_alive]
+            if not alive:
+                raise
+            return alive[0]
+
+    def launch_fleet(
+        self,
+        *,
+        template: str,
+        version: str,
+        subnets: Sequence[str],
+        types: Sequence[str],
+        tags: Mapping[str, str],
+        token: str,
+    ) -> Instance:
+        """See effects.perform.Ec2Control."""
+        tags = self._tags(tags)
+        request = fleet_request(
+            template=template, version=version, subnets=subnets, types=types, tags=tags, token=token
+        )
+        with translated(f"launch an instance by a fleet from the launch template {template}"):
+            instance_id = launched_by(self._client.create_fleet(**request))
+        unseen = Instance(instance_id=instance_id, state="pending", node=tags.get(NODE_TAG, ""), tags=dict(tags))
+        try:
+            found = self._described(
+                "describe what the fleet launched", [{"Name": "instance-id", "Values": [instance_id]}]
+            )
+        except Ec2Error:
+            # It is launched: its address comes with the next list.
+            return unseen
+        return found.get(instance_id, unseen)
+
+    def replace_in_asg(
+        self, *, asg: str, old: str, since: float, taken: Sequence[str], tags: Mapping[str, str]
+    ) -> Instance:
+        """See effects.perform.Ec2Control."""
+        if self._autoscaling is None:
+            self._autoscaling = make_client("autoscaling", self._deadline_s)
+        return ec2_group.replace(
+            self._client, self._autoscaling, asg=asg, old=old, since=since, taken=taken, tags=self._tags(tags)
+        )
 
     def terminate(self, instance_id: str) -> None:
         """See effects.perform.Ec2Control."""
         try:
-            with _translated(f"terminate {instance_id}"):
+            with translated(f"terminate {instance_id}"):
                 self._client.terminate_instances(InstanceIds=[instance_id])
         except Ec2Error as error:
             if error.code not in _GONE_CODES:
                 raise
 
+    def reboot(self, instance_id: str) -> None:
+        """See effects.perform.Ec2Control. EC2 answers at once and goes on describing the instance as running."""
+        with translated(f"reboot {instance_id}"):
+            self._client.reboot_instances(InstanceIds=[instance_id])
 
-def _make_client(deadline_s: float) -> Any:
-    try:
-        import boto3
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError
-    except ImportError as error:
-        raise Ec2Error(
-            "boto3 is not installed: install the package nodewatch-controller, or `pip install boto3`"
-        ) from error
-    try:
-        return boto3.client(
-            "ec2",
-            # The engine retries by its own rules and writes each try down; boto3's silent retries would hide them.
-            config=Config(connect_timeout=5, read_timeout=deadline_s, retries={"total_max_attempts": 1}),
-        )
-    except (BotoCoreError, ValueError) as error:
-        raise Ec2Error(f"no EC2 client could be made: {error}") from error
+    def quarantine(self, instance_id: str, *, tags: Mapping[str, str], stops: bool) -> None:
+        """See effects.perform.Ec2Control."""
+        try:
+            with translated(f"put {instance_id} into quarantine"):
+                # The new tags first: without any it would be a machine of which nobody knows whose it is.
+                self._client.create_tags(Resources=[instance_id], Tags=tag_list(tags))
+                self._client.delete_tags(Resources=[instance_id], Tags=[{"Key": NODE_TAG}])
+                if stops:
+                    self._client.stop_instances(InstanceIds=[instance_id])
+        except Ec2Error as error:
+            if error.code not in _GONE_CODES:
+                raise
 
+    def console(self, instance_id: str) -> str:
+        """See effects.perform.Ec2Control."""
+        doing = f"give the console of {instance_id}"
+        try:
+            with translated(doing):
+                answer = self._client.get_console_output(InstanceId=instance_id, Latest=True)
+        except Ec2Error as error:
+            # Xen instances give their console of the last boot alone.
+            if error.code not in _NO_LATEST_CODES:
+                raise
+            with translated(doing):
+                answer = self._client.get_console_output(InstanceId=instance_id)
+        return str(answer.get("Output") or "")
 
-@contextmanager
-def _translated(doing: str) -> Iterator[None]:
-    from botocore.exceptions import BotoCoreError, ClientError
-    from botocore.parsers import ResponseParserError
+    def report(self, instance_id: str, *, reason_code: str, text: str) -> None:
+        """See effects.perform.Ec2Control."""
+        with translated(f"take a report about {instance_id}"):
+            self._client.report_instance_status(
+                Instances=[instance_id], Status="impaired", ReasonCodes=[reason_code], Description=text[:1000]
+            )
 
-    try:
-        yield
-    except ClientError as error:
-        detail = error.response.get("Error", {})
-        code, message = str(detail.get("Code", "")), str(detail.get("Message", ""))
-        kind = CapacityError if code in _CAPACITY_CODES else Ec2Error
-        raise kind(f"EC2 refused to {doing}: {code}: {message}", code=code) from error
-    except BotoCoreError as error:
-        raise Ec2Error(f"EC2 could not be asked to {doing}: {error}") from error
-    except (ResponseParserError, KeyError, IndexError, TypeError) as error:
-        # A proxy's page for one. ResponseParserError is no BotoCoreError.
-        raise Ec2Error(
-            f"EC2 was asked to {doing}, and what answered is not EC2: {str(error).splitlines()[0]}"
-        ) from error
+    def _described(self, doing: str, filters: Sequence[Mapping[str, Any]]) -> dict[str, Instance]:
+        found: dict[str, Instance] = {}
+        with translated(doing):
+            for page in self._client.get_paginator("describe_instances").paginate(Filters=list(filters)):
+                for reservation in page["Reservations"]:
+                    for item in reservation["Instances"]:
+                        instance = parse_instance(item)
+                        found[instance.instance_id] = instance
+        return found
 
-
-def _parse(item: Mapping[str, Any]) -> Instance:
-    tags = {tag["Key"]: tag["Value"] for tag in item.get("Tags", ())}
-    return Instance(
-        instance_id=item["InstanceId"],
-        state=item["State"]["Name"],
-        private_ip=item.get("PrivateIpAddress", ""),
-        node=tags.get(NODE_TAG, ""),
-        tags=tags,
-    )
+    def _tags(self, tags: Mapping[str, str]) -> Mapping[str, str]:
+        return {**tags, CLUSTER_TAG: self._cluster} if self._cluster else tags

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
+from nodewatch.effects.evidence import EvidenceStore
 from nodewatch.effects.perform import Ec2Control, SlurmControl, perform
-from nodewatch.errors import CapacityError, JournalError, NodewatchError
+from nodewatch.errors import CapacityError, Ec2Error, JournalError, NodewatchError
 from nodewatch.model import actions as act
 from nodewatch.model.cluster import AgentView, Instance, SlurmJob, SlurmNode, Snapshot
 from nodewatch.model.health import Verdict
@@ -42,7 +43,7 @@ _SEEN_EVERY_S = 60.0
 """A picture that changed without a decision is written down so often at most: another set of rules may decide by it."""
 _SEEN_WHOLE_S = 86400.0
 """The whole picture is written at the start and so often, that a journal can be replayed from its middle."""
-_AGENT_KINDS = frozenset({"hello", "verdict", "validated", "hook_denied", "drained_self", "gpu_reset"})
+_AGENT_KINDS = frozenset({"hello", "hardware", "verdict", "validated", "hook_denied", "drained_self", "gpu_reset"})
 
 
 class SlurmClient(SlurmControl, Protocol):
@@ -89,6 +90,7 @@ class Engine:
         alive: Callable[[], None] = lambda: None,
         ledger: Ledger | None = None,
         may_act: Callable[[], None] = lambda: None,
+        store: EvidenceStore | None = None,
     ) -> None:
         """`past` is the journal so far, or its last records where `ledger` is given: what all of it amounts to.
 
@@ -103,6 +105,7 @@ class Engine:
         self._journal = journal
         self._slurm = slurm
         self._ec2 = ec2
+        self._store = store
         self._clock = clock
         self._reach = reach
         self._ec2_period_s = ec2_period_s
@@ -267,7 +270,7 @@ class Engine:
     # -- below --------------------------------------------------------------------------------------------------------
 
     def _is_stale(self, node: str, instance_id: str) -> bool:
-        return any(
+        return instance_id in self.ledger.quarantined or any(
             case.node == node and case.new_instance and instance_id and instance_id != case.new_instance
             for case in self.ledger.open_cases
         )
@@ -353,18 +356,18 @@ class Engine:
         # A controller that was stopped for a minute after its record was written must not go on to act.
         self._may_act()
         try:
-            result = perform(action, self._slurm, self._ec2)
+            result = perform(action, self._slurm, self._ec2, self._store)
         except NodewatchError as error:
             _log.warning("%s failed: %s", act.describe(action), error)
             self._count(f"{word}_failed")
-            self.note(
-                "failed", {"key": action.key, "error": str(error), "is_capacity": isinstance(error, CapacityError)}
-            )
+            code = error.code if isinstance(error, Ec2Error) else ""
+            is_capacity = isinstance(error, CapacityError)
+            self.note("failed", {"key": action.key, "error": str(error), "is_capacity": is_capacity, "code": code})
             return
         _log.info("%s", act.describe(action))
         self._count(word)
         self.note("done", {"key": action.key, "action": act.to_json(action), "result": result})
-        if isinstance(action, (act.Launch, act.Terminate)):
+        if isinstance(action, (act.Launch, act.Terminate, act.Quarantine)):
             # Our own change makes the picture of EC2 old at once.
             self._ec2_read_at = float("-inf")
 

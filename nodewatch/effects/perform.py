@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from nodewatch.effects import evidence
 from nodewatch.errors import Ec2Error
 from nodewatch.model import actions as act
 from nodewatch.model.cluster import Instance
+from nodewatch.policy import capacity
 
 
 class SlurmControl(Protocol):
@@ -50,11 +52,57 @@ class SlurmControl(Protocol):
 class Ec2Control(Protocol):
     """What the effects need of EC2. Methods raise Ec2Error, or CapacityError where waiting may help."""
 
-    def launch(self, *, template: str, subnet_id: str | None, tags: Mapping[str, str], token: str) -> Instance:
-        """Start one instance; the same token gives the same instance."""
+    def launch(
+        self,
+        *,
+        template: str,
+        subnet_id: str | None,
+        tags: Mapping[str, str],
+        token: str,
+        version: str = "$Default",
+        reservation: str = "",
+        market: str = "",
+    ) -> Instance:
+        """Start one instance; the same token gives the same instance.
+
+        `reservation` is the capacity reservation or block that it must come from; `market` is EC2's MarketType, `spot` or
+        `capacity-block`, empty for on demand.
+        """
+
+    def launch_fleet(
+        self,
+        *,
+        template: str,
+        version: str,
+        subnets: Sequence[str],
+        types: Sequence[str],
+        tags: Mapping[str, str],
+        token: str,
+    ) -> Instance:
+        """Start one instance of the first of `types` that any of `subnets` has; the same token gives the same answer."""
+
+    def replace_in_asg(
+        self, *, asg: str, old: str, since: float, taken: Sequence[str], tags: Mapping[str, str]
+    ) -> Instance:
+        """Have an Auto Scaling group replace `old`; the machine that it launched after `since`, tagged with `tags`.
+
+        Raises CapacityError with the code `ReplacementPending` until there is one.
+        """
 
     def terminate(self, instance_id: str) -> None:
         """End an instance; one that is gone already is no error."""
+
+    def reboot(self, instance_id: str) -> None:
+        """Have EC2 reboot an instance."""
+
+    def quarantine(self, instance_id: str, *, tags: Mapping[str, str], stops: bool) -> None:
+        """Take our node name off an instance, write `tags` on it, and stop it if `stops`; one that is gone is no error."""
+
+    def console(self, instance_id: str) -> str:
+        """The last of what an instance wrote to its console, empty where EC2 has nothing of it."""
+
+    def report(self, instance_id: str, *, reason_code: str, text: str) -> None:
+        """Tell EC2 that an instance is impaired."""
 
 
 def client_token(key: str) -> str:
@@ -64,7 +112,9 @@ def client_token(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def perform(action: act.Action, slurm: SlurmControl, ec2: Ec2Control | None) -> dict[str, Any]:
+def perform(
+    action: act.Action, slurm: SlurmControl, ec2: Ec2Control | None, store: evidence.EvidenceStore | None = None
+) -> dict[str, Any]:
     """Carry out `action` and return what came of it, for the journal.
 
     Raises SlurmError or Ec2Error, each with the sentence that the operator reads; Ec2Error as well for an EC2 action
@@ -94,16 +144,53 @@ def perform(action: act.Action, slurm: SlurmControl, ec2: Ec2Control | None) -> 
             slurm.reserve(name, nodes, minutes)
         case act.FreeNodes(name=name):
             slurm.unreserve(name)
-        case act.Launch(key=key, node=node, launch_template=template, subnet_id=subnet_id):
-            tags = {"nodewatch:node": node, "nodewatch:action": key, "Name": node}
-            instance = _needed(ec2).launch(template=template, subnet_id=subnet_id, tags=tags, token=client_token(key))
+        case act.Launch():
+            instance = _launch(action, _needed(ec2))
             return {"instance_id": instance.instance_id, "private_ip": instance.private_ip}
+        case act.KeepEvidence():
+            return evidence.keep(action, ec2, store)
+        case act.Quarantine(instance_id=instance_id, node=node, case_id=case_id, stops=stops):
+            tags = {"nodewatch:quarantined": case_id, "Name": f"quarantined {node}"}
+            _needed(ec2).quarantine(instance_id, tags=tags, stops=stops)
+        case act.ReportInstance(instance_id=instance_id, reason_code=reason_code, text=text):
+            _needed(ec2).report(instance_id, reason_code=reason_code, text=text)
+        case act.RebootInstance(instance_id=instance_id):
+            _needed(ec2).reboot(instance_id)
         case act.Terminate(instance_id=instance_id):
             _needed(ec2).terminate(instance_id)
         case act.DeepCheck() | act.ResetGpu():
             # The agent takes it with its next message: the ledger holds the request from now on.
             pass
     return {}
+
+
+def _launch(action: act.Launch, ec2: Ec2Control) -> Instance:
+    tags = {"nodewatch:node": action.node, "nodewatch:action": action.key, "Name": action.node}
+    token = client_token(action.key)
+    source = capacity.parse(action.source or capacity.Kind.LAUNCH_TEMPLATE.value)
+    if source.kind is capacity.Kind.ASG:
+        return ec2.replace_in_asg(
+            asg=source.name, old=action.replaces, since=action.since, taken=action.taken, tags=tags
+        )
+    if source.kind is capacity.Kind.FLEET:
+        return ec2.launch_fleet(
+            template=action.launch_template,
+            version=action.version,
+            subnets=action.subnets or ((action.subnet_id,) if action.subnet_id else ()),
+            types=[name for name in source.name.split(",") if name],
+            tags=tags,
+            token=token,
+        )
+    market = {capacity.Kind.SPOT: "spot", capacity.Kind.BLOCK: "capacity-block"}.get(source.kind, "")
+    return ec2.launch(
+        template=action.launch_template,
+        subnet_id=action.subnet_id,
+        tags=tags,
+        token=token,
+        version=action.version,
+        reservation=source.name if source.kind in (capacity.Kind.RESERVATION, capacity.Kind.BLOCK) else "",
+        market=market,
+    )
 
 
 def _needed(ec2: Ec2Control | None) -> Ec2Control:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -123,11 +123,70 @@ class Launch:
     node: str
     launch_template: str
     subnet_id: str | None = None
+    source: str = ""
+    """Which word of the group's `capacity` this is; empty: the launch template as it is."""
+    subnets: tuple[str, ...] = ()
+    """Where a fleet may launch it."""
+    version: str = "$Default"
+    replaces: str = ""
+    """The machine that an Auto Scaling group is told is unhealthy."""
+    since: float = 0.0
+    """A machine of an Auto Scaling group that was launched before is not the replacement."""
+    taken: tuple[str, ...] = ()
+    """Machines of the group that other repairs were given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terminate:
     """End an instance."""
+
+    key: str
+    node: str
+    instance_id: str
+    evidence: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """What was known of it, so that it stands in the journal before the machine is gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepEvidence:
+    """Put what is known of a machine where it survives the machine; asks EC2 for the console of one that never answered."""
+
+    key: str
+    node: str
+    instance_id: str
+    case_id: str
+    bucket: str
+    """S3 bucket; empty: the outcome in the journal is all."""
+    wants_console: bool = False
+    evidence: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantine:
+    """Keep a broken instance without our node name on it, running or stopped."""
+
+    key: str
+    node: str
+    instance_id: str
+    case_id: str
+    stops: bool = False
+    evidence: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportInstance:
+    """Tell EC2 that an instance is impaired, and why (ReportInstanceStatus). It changes nothing."""
+
+    key: str
+    node: str
+    instance_id: str
+    reason_code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebootInstance:
+    """Have EC2 reboot an empty node whose own reboot did not come through."""
 
     key: str
     node: str
@@ -177,6 +236,10 @@ Action = (
     | ResetGpu
     | Launch
     | Terminate
+    | KeepEvidence
+    | Quarantine
+    | ReportInstance
+    | RebootInstance
     | Repoint
     | ReturnToService
     | DeepCheck
@@ -195,16 +258,30 @@ _KINDS: dict[str, Callable[..., Action]] = {
     "reset_gpu": ResetGpu,
     "launch": Launch,
     "terminate": Terminate,
+    "keep_evidence": KeepEvidence,
+    "quarantine": Quarantine,
+    "report_instance": ReportInstance,
+    "reboot_instance": RebootInstance,
     "repoint": Repoint,
     "return_to_service": ReturnToService,
     "deep_check": DeepCheck,
 }
 _WORDS: dict[Any, str] = {kind: word for word, kind in _KINDS.items()}
 
-MACHINE = (Reboot, ResetGpu, Launch, Terminate, Repoint)
+MACHINE = (
+    Reboot,
+    ResetGpu,
+    Launch,
+    Terminate,
+    KeepEvidence,
+    Quarantine,
+    ReportInstance,
+    RebootInstance,
+    Repoint,
+)
 """Actions on a node's machine, not on its work."""
 
-DESTRUCTIVE = (MarkDown, Reboot, ResetGpu, Terminate)
+DESTRUCTIVE = (MarkDown, Reboot, ResetGpu, Terminate, Quarantine, RebootInstance)
 """Actions that end whatever runs on the node."""
 
 
@@ -251,8 +328,17 @@ def describe(action: Action) -> str:
             return f"reboot {node}"
         case ResetGpu(node=node):
             return f"reset the GPUs of {node}"
-        case Launch(node=node, launch_template=template):
-            return f"launch a new instance for {node} from {template}"
+        case Launch(node=node, launch_template=template, source=source):
+            through = f" ({source})" if source not in ("", "launch_template") else ""
+            return f"launch a new instance for {node} from {template or 'its group'}{through}"
+        case KeepEvidence(node=node, instance_id=instance):
+            return f"keep what is known of {instance} ({node})"
+        case Quarantine(node=node, instance_id=instance):
+            return f"put {instance} into quarantine (was {node})"
+        case ReportInstance(node=node, instance_id=instance, reason_code=code):
+            return f"report {instance} ({node}) to EC2: {code}"
+        case RebootInstance(node=node, instance_id=instance):
+            return f"have EC2 reboot {instance} ({node})"
         case Terminate(instance_id=instance, node=node):
             return f"terminate {instance} (was {node})"
         case Repoint(node=node, address=address):

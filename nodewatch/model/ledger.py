@@ -73,6 +73,8 @@ class Case:
     """Which try of the rung this is, from 1."""
     tried: tuple[Rung, ...] = ()
     old_instance: str = ""
+    old_hardware: tuple[str, ...] = ()
+    """UUIDs and serial numbers of the GPUs of the machine that had the fault, as far as its agent told them."""
     old_boot: str = ""
     old_slurmd: float = 0.0
     """When the slurmd of the broken machine was started; another time means that another slurmd has registered."""
@@ -122,6 +124,8 @@ class ActionRecord:
     result: Mapping[str, Any] = field(default_factory=dict)
     error: str = ""
     is_capacity: bool = False
+    error_code: str = ""
+    """EC2's own code of the failure, empty where it gave none."""
 
 
 class Cause(enum.Enum):
@@ -169,6 +173,8 @@ class KnownAgent:
     boot_id: str
     instance_id: str
     heard_at: float
+    hardware: tuple[str, ...] = ()
+    """UUIDs and serial numbers of its GPUs, empty where the agent gave none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,6 +273,8 @@ class Ledger:
     """By key, until they are fulfilled or withdrawn."""
     check_runs: Mapping[str, CheckRun] = field(default_factory=dict)
     """By key; of those that ended the last few hundred."""
+    quarantined: Mapping[str, str] = field(default_factory=dict)
+    """Machines in quarantine and the node that each was: their agents do not speak for it any more."""
     tested: Mapping[str, Tested] = field(default_factory=dict)
     """By node."""
     pair_tests: Mapping[str, PairTest] = field(default_factory=dict)

@@ -75,16 +75,22 @@ def case_from_json(data: Mapping[str, Any]) -> Case:
     values["rung"] = Rung[values["rung"].upper()]
     values["step"] = Step(values["step"])
     values["tried"] = tuple(Rung[word.upper()] for word in values.get("tried", ()))
+    values["old_hardware"] = tuple(values.get("old_hardware", ()))
     return Case(**values)
 
 
 def _agent(draft: Draft, record: Record) -> None:
+    node, instance = str(record.data["node"]), str(record.data.get("instance_id", ""))
+    before = draft.agents.get(node)
+    told = record.data.get("hardware")
+    hardware = tuple(str(item)[:80] for item in told[:64]) if isinstance(told, list) else ()
+    if not hardware and before is not None and before.instance_id == instance:
+        # Another boot of the same machine, whose driver does not answer: the hardware is what it was.
+        hardware = before.hardware
     known = KnownAgent(
-        boot_id=str(record.data.get("boot_id", "")),
-        instance_id=str(record.data.get("instance_id", "")),
-        heard_at=record.at,
+        boot_id=str(record.data.get("boot_id", "")), instance_id=instance, heard_at=record.at, hardware=hardware
     )
-    draft.table("agents")[str(record.data["node"])] = known
+    draft.table("agents")[node] = known
 
 
 def _validated(ledger: Ledger, record: Record) -> Ledger:
@@ -310,7 +316,9 @@ def _done(draft: Draft, record: Record) -> None:
     action = before.action
     if draft.wishes:
         draft.replaced_by(wishes.settled_by_action(draft.ledger(), key))
-    if isinstance(action, act.Launch):
+    if isinstance(action, act.Quarantine):
+        draft.table("quarantined")[action.instance_id] = action.node
+    elif isinstance(action, act.Launch):
         draft.set(replacements=(*draft.replacements, record.at)[-100:])
     elif isinstance(action, act.DeepCheck):
         draft.table("check_runs")[action.key] = CheckRun(action=action, at=record.at)
@@ -328,12 +336,14 @@ def _failed(draft: Draft, record: Record) -> None:
         at=record.at,
         error=str(record.data.get("error", "")),
         is_capacity=bool(record.data.get("is_capacity", False)),
+        error_code=str(record.data.get("code", "")),
     )
     draft.put_action(failed)
 
 
 _OFTEN: Mapping[str, Callable[[Draft, Record], None]] = {
     "hello": _agent,
+    "hardware": _agent,
     "verdict": _agent,
     "job_started": _job_started,
     "job_ended": _job_ended,

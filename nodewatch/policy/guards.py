@@ -103,7 +103,7 @@ def max_out(group: Group, members: int, out: int, rules: Rules) -> str | None:
 def replacing(case: Case, ledger: Ledger, snapshot: Snapshot, rules: Rules, now: float) -> str | None:
     """What keeps a replacement from starting: no template, no picture of EC2, too many lately, or too many that failed."""
     group = rules.group_of(case.node)
-    if group is None or not group.launch_template:
+    if group is None or not group.has_ec2:
         return f"no launch_template is configured for the group of {case.node}: replace it by hand, then return it"
     if snapshot.ec2_error is not None:
         return f"EC2 could not be read ({snapshot.ec2_error}): no machine is replaced on half a picture"

@@ -73,5 +73,5 @@ def opening_rung(
         hardware = identities(instance, finding.subject, finding.evidence)
         if is_lemon(hardware, history, rules, now):
             group = rules.group_of(node)
-            return Rung.REPLACE if group is not None and group.launch_template else Rung.HUMAN
+            return Rung.REPLACE if group is not None and group.has_ec2 else Rung.HUMAN
     return rung

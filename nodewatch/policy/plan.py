@@ -202,6 +202,7 @@ def _open_new(
             step_at=now,
             fault_at=standing.first_at,
             old_instance=machine,
+            old_hardware=_hardware(node, machine, ledger),
             old_boot=view.boot_id if view else "",
             old_slurmd=snapshot.nodes[node].slurmd_started_at if node in snapshot.nodes else 0.0,
             was_spare=snapshot.nodes[node].is_spare if node in snapshot.nodes else False,
@@ -224,6 +225,11 @@ def _ended_on_same_machine(
         if view is None or view.instance_id == (case.new_instance or case.old_instance):
             return case
     return None
+
+
+def _hardware(node: str, machine: str, ledger: Ledger) -> tuple[str, ...]:
+    known = ledger.agents.get(node)
+    return known.hardware if known is not None and machine and known.instance_id == machine else ()
 
 
 def _new_id(node: str, family: str, now: float, ledger: Ledger) -> str:

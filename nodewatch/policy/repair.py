@@ -10,11 +10,11 @@ from nodewatch.model import actions as act
 from nodewatch.model.cluster import SPARE_REASON, AgentView, Snapshot
 from nodewatch.model.health import Severity
 from nodewatch.model.ledger import ActionState, Case, Cause, Ledger, Rung, Step
-from nodewatch.policy import guards, spares, wishes
+from nodewatch.policy import capacity, guards, parting, spares, wishes
 from nodewatch.policy.attempts import blocked, due
 from nodewatch.policy.ladder import rung_after
 from nodewatch.policy.lost import is_silent
-from nodewatch.policy.rules import Rules
+from nodewatch.policy.rules import Group, Rules
 from nodewatch.policy.verbs import FAMILY
 
 _SETTLE_S = 3.0
@@ -231,9 +231,33 @@ def _rebooting(case: Case, scene: Scene) -> StepOutcome:
         if view is not None and view.boot_id and view.boot_id != case.old_boot:
             return _moved(case, Step.VALIDATING, scene, "it rebooted: the deep checks run")
         if scene.now - case.step_at > scene.rules.reboot_timeout_s:
-            return _next_rung(case, scene, f"not back within {scene.rules.reboot_timeout_s:.0f} s of the reboot")
+            return _rebooting_by_ec2(case, scene)
         return StepOutcome(case=case, held=("waiting for the machine to come back from its reboot",))
     return _begin(case, action, scene)
+
+
+def _rebooting_by_ec2(case: Case, scene: Scene) -> StepOutcome:
+    """Slurm's reboot did not bring the machine back: EC2 pulls the plug where it can, before another one is launched.
+
+    EC2's own picture lags and says "running" all the while; the new boot id is what counts.
+    """
+    limit_s = scene.rules.reboot_timeout_s
+    group = scene.rules.group_of(case.node)
+    why = f"not back within {limit_s:.0f} s of the reboot"
+    instance = scene.snapshot.instances.get(case.old_instance)
+    if group is None or not group.has_ec2 or instance is None or not instance.is_alive:
+        return _next_rung(case, scene, why)
+    action = act.RebootInstance(
+        key=key_of(case, "ec2reboot", case.attempt), node=case.node, instance_id=case.old_instance
+    )
+    record = scene.ledger.actions.get(action.key)
+    if record is None or record.state is ActionState.INTENDED:
+        return _begin(case, action, scene)
+    if record.state is ActionState.FAILED:
+        return _next_rung(case, scene, f"{why}, and EC2 did not reboot it ({record.error})")
+    if scene.now - record.at > limit_s:
+        return _next_rung(case, scene, f"{why}, nor of EC2's")
+    return StepOutcome(case=case, held=("waiting for the machine to come back from EC2's reboot",))
 
 
 def _no_machine(case: Case, scene: Scene) -> str | None:
@@ -247,36 +271,81 @@ def _launching(case: Case, scene: Scene) -> StepOutcome:
     group = scene.rules.group_of(case.node)
     if group is None:
         return StepOutcome(case=case, held=(f"{case.node} is in no group of controller.toml any more",))
-    action = act.Launch(
-        key=key_of(case, "launch", case.attempt),
-        node=case.node,
-        launch_template=group.launch_template,
-        subnet_id=group.subnet_id,
+    choice = capacity.choose(
+        key_of(case, "launch", case.attempt),
+        act.Launch(
+            key="",
+            node=case.node,
+            launch_template=group.launch_template,
+            replaces=case.old_instance,
+            since=case.step_at,
+            taken=tuple(sorted(c.new_instance for c in scene.ledger.open_cases if c.new_instance)),
+        ),
+        group,
+        scene.ledger,
+        scene.rules,
+        scene.now,
     )
-    record = scene.ledger.actions.get(action.key)
-    if record is not None and record.state is ActionState.DONE:
-        instance = str(record.result.get("instance_id", ""))
-        address = str(record.result.get("private_ip", ""))
+    if choice.done is not None:
+        instance = str(choice.done.result.get("instance_id", ""))
+        address = str(choice.done.result.get("private_ip", ""))
         why = f"{instance} is booting at {address}"
         return _moved(case, Step.BOOTING, scene, why, new_instance=instance, new_address=address)
+    if choice.action is None:
+        return StepOutcome(case=case, held=(choice.held,))
     why_not = _no_machine(case, scene)
-    if record is None and why_not is not None:
+    if why_not is not None and not choice.is_begun:
         return StepOutcome(case=case, held=(why_not,))
-    return _begin(case, action, scene)
+    first = _before_launch(case, choice.source, group, scene) if choice.action.key not in scene.ledger.actions else None
+    return first if first is not None else _begin(case, choice.action, scene)
+
+
+def _before_launch(case: Case, source: capacity.Source | None, group: Group, scene: Scene) -> StepOutcome | None:
+    """What has to happen to the old machine before a source that ends it, or needs its slot, is asked; None: nothing."""
+    is_reserved = source is not None and source.kind is capacity.Kind.RESERVATION
+    ends_first = source is not None and (source.ends_old_first or (is_reserved and group.terminate_first))
+    if source is None or not case.old_instance or not (ends_first or source.kind is capacity.Kind.ASG):
+        return None
+    if scene.snapshot.is_busy(case.node) and case.family != "node":
+        return StepOutcome(case=case, held=(f"{case.node} is busy: its machine is not ended for {source.word}",))
+    before = parting.before_the_end(case, scene.snapshot, scene.ledger, scene.rules, scene.now)
+    if before.actions or before.held:
+        return StepOutcome(case=case, actions=before.actions, held=(before.held,) if before.held else ())
+    if not ends_first:
+        return None
+    taken = parting.why_slot_is_taken(case, scene.snapshot, scene.ledger, scene.rules, scene.now)
+    if taken is None:
+        return None
+    other = parting.other_between(case, group, scene.ledger)
+    if other is not None:
+        why = f"one machine of {source.word} is exchanged at a time, {other.node} ({other.case_id}) comes first"
+        return StepOutcome(case=case, held=(why,))
+    end = parting.end_of(case, scene.snapshot, scene.ledger, group)
+    if end is None:
+        return StepOutcome(case=case, held=(f"{taken} to {source.word}",))
+    return _begin(case, end, scene)
 
 
 def _booting(case: Case, scene: Scene) -> StepOutcome:
     wanted: list[act.Action] = []
     held: list[str] = []
-    terminate = _terminate_old(case, scene)
+    terminate = parting.end_of(case, scene.snapshot, scene.ledger, scene.rules.group_of(case.node))
     if terminate is not None and scene.snapshot.is_busy(case.node) and case.family != "node":
         return StepOutcome(case=case, held=(f"{case.node} is busy: its old machine is not terminated",))
     if terminate is not None:
-        wanted.append(terminate)
+        before = parting.before_the_end(case, scene.snapshot, scene.ledger, scene.rules, scene.now)
+        if before.actions:
+            return StepOutcome(case=case, actions=before.actions)
+        if before.held:
+            held.append(before.held)
+        else:
+            wanted.append(terminate)
     node = scene.snapshot.nodes.get(case.node)
-    if node is not None and case.new_address and node.address != case.new_address:
-        key = key_of(case, "repoint", case.attempt)
-        wanted.append(act.Repoint(key=key, node=case.node, address=case.new_address))
+    launched = scene.snapshot.instances.get(case.new_instance)
+    # A fleet and a group answer with an id alone.
+    address = case.new_address or (launched.private_ip if launched is not None else "")
+    if node is not None and address and node.address != address:
+        wanted.append(act.Repoint(key=key_of(case, "repoint", case.attempt), node=case.node, address=address))
     actions = tuple(a for a in wanted if due(a, scene.ledger, scene.rules, scene.now))
     if actions:
         return StepOutcome(case=case, actions=actions)
@@ -287,22 +356,14 @@ def _booting(case: Case, scene: Scene) -> StepOutcome:
     instance = scene.snapshot.instances.get(case.new_instance)
     if instance is not None and not instance.is_alive:
         return _new_attempt(case, scene, f"{case.new_instance} is {instance.state} before it ever answered")
-    if scene.now - case.step_at > scene.rules.launch_timeout_s:
+    waited_s = scene.now - case.step_at
+    if instance is None and scene.snapshot.ec2_error is None and waited_s > scene.rules.ec2_settle_s:
+        # Not sooner: EC2's list is eventually consistent, and what it does not show yet is not dead.
+        return _new_attempt(case, scene, f"EC2 does not know {case.new_instance} {waited_s:.0f} s after its launch")
+    if waited_s > scene.rules.launch_timeout_s:
         limit = f"{scene.rules.launch_timeout_s:.0f} s"
         return _new_attempt(case, scene, f"{case.new_instance} did not come up within {limit}")
     return StepOutcome(case=case, held=(*held, f"waiting for the agent on {case.new_instance}"))
-
-
-def _terminate_old(case: Case, scene: Scene) -> act.Terminate | None:
-    """The broken machine's end: only once its successor exists, and never the successor itself."""
-    if not case.old_instance or case.old_instance == case.new_instance:
-        return None
-    instance = scene.snapshot.instances.get(case.old_instance)
-    if instance is not None and not instance.is_alive:
-        return None
-    return act.Terminate(
-        key=key_of(case, "terminate", case.old_instance), node=case.node, instance_id=case.old_instance
-    )
 
 
 def _validating(case: Case, scene: Scene) -> StepOutcome:
@@ -310,7 +371,7 @@ def _validating(case: Case, scene: Scene) -> StepOutcome:
     prefix = _validation_prefix(case)
     answers = [answer for k, answer in sorted(scene.ledger.validations.items()) if k.startswith(prefix)]
     if any(answer.passed for answer in answers):
-        return _moved(case, Step.RETURNING, scene, "the deep checks passed")
+        return _passed(case, scene)
     failed = next((answer for answer in answers if answer.passed is False), None)
     if failed is not None:
         evidence = {**case.evidence, "deep_checks": list(failed.faults)}
@@ -330,6 +391,17 @@ def _validating(case: Case, scene: Scene) -> StepOutcome:
     doubt = f" ({len(answers)} times it could not be told: {answers[-1].outline})" if answers else ""
     progress = f": {view.progress}" if view is not None and is_running and view.progress else ""
     return StepOutcome(case=case, held=(f"waiting for the deep checks ({key}){progress}{doubt}",))
+
+
+def _passed(case: Case, scene: Scene) -> StepOutcome:
+    """The deep checks passed; a replacement has to be other hardware as well, where that can be told."""
+    if not case.new_instance:
+        return _moved(case, Step.RETURNING, scene, "the deep checks passed")
+    verdict, sentence = parting.same_hardware(case, scene.ledger)
+    noted = dataclasses.replace(case, evidence={**case.evidence, "hardware": verdict})
+    if verdict == "same" and scene.rules.same_hardware_fails:
+        return _new_attempt(noted, scene, sentence)
+    return _moved(noted, Step.RETURNING, scene, f"the deep checks passed; {sentence}")
 
 
 def _validation_prefix(case: Case) -> str:

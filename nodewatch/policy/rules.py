@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from nodewatch.model.ledger import Rung
 
 MODES = ("observe", "act")
+ON_REPLACE = ("terminate", "quarantine")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,19 @@ class Group:
     """How many healthy nodes to keep out of service so that one can stand in at once."""
     launch_template: str = ""
     """EC2 launch template (name) of a replacement; without one, a broken node waits for a human."""
+    launch_template_version: str = "$Default"
+    """Version of the launch template: a number, `$Default` or `$Latest`."""
+    capacity: tuple[str, ...] = ("launch_template",)
+    """Where machines come from, in this order: see docs/ec2.md."""
     subnet_id: str | None = None
+    subnets: tuple[str, ...] = ()
+    """Further subnets, in other zones, for when there is no capacity in `subnet_id`."""
+    terminate_first: bool = False
+    """The reservations are fully used: their slot returns only when the broken machine is gone. Capacity blocks always are."""
+    on_replace: str = "terminate"
+    """What becomes of a replaced machine: `terminate`, or `quarantine` (kept, tagged, without our name)."""
+    quarantine_stops: bool = False
+    """A machine in quarantine is stopped. A stopped one gives its host back and may start on another."""
     instance_type: str = ""
     """EC2 instance type, such as "p5.48xlarge": what pair tests of these nodes are held against."""
     price_per_hour: float = 0.0
@@ -45,6 +58,20 @@ class Group:
             raise ValueError(
                 f"price_per_hour must not be negative, as {self.price_per_hour} is; 0 says nothing of costs"
             )
+
+        if self.on_replace not in ON_REPLACE:
+            raise ValueError(f"on_replace must be one of {', '.join(ON_REPLACE)}, not {self.on_replace!r}")
+
+    @property
+    def has_ec2(self) -> bool:
+        """Whether machines of the group can be replaced."""
+        return bool(self.launch_template) or any(word.startswith("asg:") for word in self.capacity)
+
+    @property
+    def all_subnets(self) -> tuple[str, ...]:
+        """The subnets in the order in which they are tried."""
+        first = (self.subnet_id,) if self.subnet_id else ()
+        return tuple(dict.fromkeys((*first, *self.subnets)))
 
     def holds(self, node: str) -> bool:
         """Whether `node` is of this group."""
@@ -123,6 +150,19 @@ class Rules:
     capacity_retry_s: float = 60.0
     """First wait after EC2 had no capacity; doubles up to `capacity_retry_max_s`."""
     capacity_retry_max_s: float = 600.0
+    ec2_settle_s: float = 300.0
+    """A machine that was launched may be missing from EC2's list for so long before it is taken for gone: EC2 is eventually
+    consistent. EC2's documents give no bound; ours."""
+    evidence_bucket: str = ""
+    """S3 bucket for what is known of a machine before it is ended, empty: it stands in the journal alone."""
+    evidence_wait_s: float = 120.0
+    """An S3 that fails holds a repair up for so long."""
+    report_to_aws: bool = False
+    """Tell EC2 (ReportInstanceStatus) of machines that are replaced for a confirmed hardware fault."""
+    same_hardware_fails: bool = False
+    """A replacement with a GPU of the machine that it replaces counts as a failed try. Otherwise the case only says so."""
+    event_lead_s: float = 14400.0
+    """A node whose machine EC2 retires or stops is drained so long before that."""
     first_rung: Mapping[str, str] = field(
         # A guest's reboot does not power-cycle the board that a GPU fell off: on EC2 another machine is the
         # smallest cure (field notes 6.1: HyperPod's auto-resume always replaces).

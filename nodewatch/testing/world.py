@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from nodewatch.config.pairs import PairsConfig
 from nodewatch.controller.engine import Engine
 from nodewatch.controller.pair_tests import PairTests
+from nodewatch.effects.evidence import EvidenceStore
 from nodewatch.model import actions as act
 from nodewatch.model.cluster import SlurmJob, SlurmNode
 from nodewatch.model.health import Finding, Remedy, Severity, StandingFinding, Verdict, state_of
@@ -72,6 +73,13 @@ class Machine:
         now = self.world.clock()
         self.findings = (*self.findings, StandingFinding(finding=finding, first_at=now, last_at=now))
         self._changed()
+
+    def has_gpus(self, *hardware: str) -> None:
+        """Its agent tells the UUIDs of its GPUs."""
+        if hardware:
+            self.sequence += 1
+            event = f"{self.instance_id}-{self.boot}:{self.sequence}"
+            self.pending.append({"id": event, "at": self.world.clock(), "kind": "hardware", "hardware": list(hardware)})
 
     def loses_gpu(self) -> None:
         """Xid 79 and what NVML says after it."""
@@ -130,6 +138,7 @@ class World:
         )
         self._machines: dict[str, Machine] = {}
         self._marks: dict[int, str | None] = {}
+        self._ec2_reboots: dict[str, int] = {}
         self.hooks: list[dict[str, object]] = []
         for name in names:
             instance = self.ec2.add(name)
@@ -306,6 +315,7 @@ class World:
             clock=self.clock,
             reach=lambda node, _address: self._machines[node].alive,
             ec2_period_s=1.0,
+            store=self.store,
         )
 
     def _machines_live(self) -> None:
@@ -324,17 +334,31 @@ class World:
                     boots_at=self.clock() + self.boot_s,
                     deep_checks=self.next_deep_checks,
                 )
+                self._machines[name].has_gpus(*self.next_hardware)
             if machine.boots_at and not machine.alive and self.clock() >= machine.boots_at:
                 machine.alive, machine.boots_at = True, 0.0
                 self.slurm.set_responding(name, True)
+            while machine.instance_id in self.ec2.rebooted[self._ec2_reboots.get(name, 0) :]:
+                self._ec2_reboots[name] = len(self.ec2.rebooted)
+                machine.alive, machine.boot = False, machine.boot + 1
+                machine.boots_at = self.clock() + self.boot_s if self.ec2_reboots else 0.0
+                self.slurm.set_responding(name, False)
             node = self.slurm.node_table[name]
             if "REBOOT_ISSUED" in node.states and machine.alive and not node.is_busy:
                 machine.alive, machine.boot, machine.boots_at = False, machine.boot + 1, self.clock() + self.boot_s
+                machine.boots_at = machine.boots_at if self.slurm_reboots else 0.0
                 machine.findings = machine.findings if self.survives_reboot else ()
                 machine.since = self.clock()
                 self.slurm.node_table[name] = dataclasses.replace(node, states=node.states - {"REBOOT_ISSUED"})
                 self.slurm.set_responding(name, False)
 
+    slurm_reboots = True
+    """Whether a machine comes back from a reboot by Slurm."""
+    ec2_reboots = True
+    next_hardware: tuple[str, ...] = ()
+    """The GPUs of the next new machine, as its agent tells them."""
+    store: EvidenceStore | None = None
+    """Where evidence is put; the controller has it from its next start on."""
     next_deep_checks: bool | None = True
     """What the deep checks of the next new machine will say."""
     reset_works: bool | None = True

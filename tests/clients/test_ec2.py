@@ -130,10 +130,10 @@ def launch(ec2: Ec2) -> Instance:
         ("InsufficientReservedInstanceCapacity", True),
         ("MaxSpotInstanceCountExceeded", True),
         ("SpotMaxPriceTooLow", True),
+        ("ReservationCapacityExceeded", True),
+        ("InsufficientFreeAddressesInSubnet", True),
         ("RequestLimitExceeded", True),
-        ("UnauthorizedOperation", False),
         ("InvalidLaunchTemplateName.NotFoundException", False),
-        ("IdempotentParameterMismatch", False),
         ("InvalidParameterValue", False),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import get_args
 
 import pytest
@@ -49,9 +50,32 @@ ACTIONS: list[act.Action] = [
     act.Reboot(key="k", node="n2", reason=REASON),
     act.Launch(key="n1.gpu.100:replace:launch:1", node="n1", launch_template="compute"),
     act.Terminate(key="k", node="n1", instance_id="i-0001"),
+    act.KeepEvidence(key="k", node="n1", instance_id="i-0001", case_id="n1.gpu.100", bucket="site", wants_console=True),
+    act.Quarantine(key="k", node="n1", instance_id="i-0001", case_id="n1.gpu.100", stops=True),
+    act.ReportInstance(key="k", node="n1", instance_id="i-0001", reason_code="other", text="gpu.lost on GPU-0"),
+    act.RebootInstance(key="k", node="n1", instance_id="i-0001"),
     act.Repoint(key="k", node="n1", address="10.0.0.9"),
     act.ReturnToService(key="k", node="n1"),
 ]
+
+
+IN_EC2 = (act.Launch, act.Terminate, act.Quarantine, act.ReportInstance, act.RebootInstance)
+BY_AGENTS = (act.DeepCheck, act.ResetGpu)
+"""Nothing is done about them here: the agent takes the request with its next message."""
+
+
+class Bucket:
+    """S3 in memory; out of order with EC2."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.kept: dict[str, bytes] = {}
+
+    def put(self, bucket: str, name: str, body: bytes) -> str:
+        if self.cluster.ec2.outage:
+            raise Ec2Error("S3 could not be asked")
+        self.kept[name] = body
+        return f"s3://{bucket}/{name}"
 
 
 def word(action: act.Action) -> str:
@@ -59,15 +83,16 @@ def word(action: act.Action) -> str:
 
 
 def test_every_action_is_here() -> None:
-    assert {type(action) for action in ACTIONS} == set(get_args(act.Action))
+    assert {type(action) for action in ACTIONS} | set(BY_AGENTS) == set(get_args(act.Action))
 
 
 @pytest.mark.parametrize("action", ACTIONS, ids=word)
 def test_twice_is_once(action: act.Action) -> None:
     cluster = Cluster()
-    first = perform(action, cluster.slurm, cluster.ec2)
+    bucket = Bucket(cluster)
+    first = perform(action, cluster.slurm, cluster.ec2, bucket)
     after = cluster.state()
-    assert perform(action, cluster.slurm, cluster.ec2) == first
+    assert perform(action, cluster.slurm, cluster.ec2, bucket) == first
     assert cluster.state() == after
 
 
@@ -77,14 +102,17 @@ def test_a_refusal_is_one_of_our_errors(action: act.Action) -> None:
     cluster.slurm.outage = cluster.ec2.outage = True
     before = (dict(cluster.slurm.node_table), dict(cluster.slurm.job_table))
     with pytest.raises((SlurmError, Ec2Error)):
-        perform(action, cluster.slurm, cluster.ec2)
+        perform(action, cluster.slurm, cluster.ec2, Bucket(cluster))
     assert (cluster.slurm.node_table, cluster.slurm.job_table) == before
 
 
 @pytest.mark.parametrize("action", ACTIONS, ids=word)
 def test_without_ec2_its_actions_fail_with_a_sentence_and_slurms_do_not(action: act.Action) -> None:
     cluster = Cluster()
-    if isinstance(action, act.Launch | act.Terminate):
+    if isinstance(action, act.KeepEvidence):
+        with pytest.raises(Ec2Error, match="there is no S3 client"):
+            perform(action, cluster.slurm, None)
+    elif isinstance(action, IN_EC2):
         with pytest.raises(Ec2Error, match=r"EC2 is not configured: give .* a launch_template"):
             perform(action, cluster.slurm, None)
     else:
@@ -94,7 +122,7 @@ def test_without_ec2_its_actions_fail_with_a_sentence_and_slurms_do_not(action: 
 def test_what_slurm_is_told() -> None:
     cluster = Cluster()
     for action in ACTIONS:
-        if not isinstance(action, act.Requeue | act.Expedite | act.Launch | act.Terminate):
+        if not isinstance(action, (act.Requeue, act.Expedite, act.KeepEvidence, *IN_EC2)):
             perform(action, cluster.slurm, cluster.ec2)
     assert cluster.slurm.calls == [
         "drain n1",
@@ -148,3 +176,32 @@ def test_two_keys_have_two_tokens(one: str, other: str) -> None:
 def test_a_short_key_is_its_own_token() -> None:
     assert client_token("n1.gpu.100:replace:launch:1") == "n1.gpu.100:replace:launch:1"
     assert len(client_token("n" * 65)) == 64
+
+
+def test_evidence_goes_to_s3_with_the_console_where_that_is_wanted() -> None:
+    cluster = Cluster()
+    cluster.ec2.consoles["i-0001"] = "cloud-init failed"
+    bucket = Bucket(cluster)
+    known = {"case": {"fault": "gpu.lost"}, "findings": []}
+    action = act.KeepEvidence(
+        key="k", node="n1", instance_id="i-0001", case_id="c", bucket="site", wants_console=True, evidence=known
+    )
+    result = perform(action, cluster.slurm, cluster.ec2, bucket)
+    name = "nodewatch/evidence/n1/c/i-0001.json"
+    assert result == {"console": "cloud-init failed", "kept_at": f"s3://site/{name}"}
+    kept = json.loads(bucket.kept[name])
+    assert (kept["case"], kept["console"], kept["instance_id"]) == (
+        {"fault": "gpu.lost"},
+        "cloud-init failed",
+        "i-0001",
+    )
+
+
+def test_a_console_that_ec2_does_not_give_keeps_nothing_else_from_being_kept() -> None:
+    cluster = Cluster()
+    action = act.KeepEvidence(key="k", node="n1", instance_id="i-0001", case_id="c", bucket="", wants_console=True)
+    cluster.ec2.outage = True
+    assert perform(action, cluster.slurm, cluster.ec2) == {
+        "console_error": "EC2 could not be asked: connection refused"
+    }
+    assert perform(action, cluster.slurm, None) == {"console_error": "EC2 is not configured"}
