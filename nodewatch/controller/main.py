@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from nodewatch import __version__
 from nodewatch.clients.ec2 import Ec2
 from nodewatch.clients.munge import Munge
+from nodewatch.clients.s3 import S3
 from nodewatch.clients.slurm_choice import Choice, choose
 from nodewatch.config.controller import ControllerConfig, load_controller_config
 from nodewatch.controller.agents import AgentServer
@@ -197,8 +198,9 @@ def build(
 ) -> tuple[Controller, Journal]:
     """The controller on real adapters, once the fence is held. Raises NodewatchError, or OSError when an address is taken."""
     munge = Munge()
-    wants_ec2 = any(group.launch_template for group in config.groups)
+    wants_ec2 = any(group.has_ec2 for group in config.groups)
     ec2 = Ec2(cluster=config.cluster) if wants_ec2 else None
+    store = S3() if wants_ec2 and config.policy.evidence_bucket else None
     journal = Journal(
         config.journal,
         rotate_bytes=config.journal_mb << 20,
@@ -218,6 +220,7 @@ def build(
         alive=notifier.watchdog,
         ledger=journal.take_ledger(),
         may_act=fence.check,
+        store=store,
     )
     return Controller(config, engine, munge, choice), journal
 
