@@ -10,6 +10,7 @@ import pytest
 
 from nodewatch.clients.ec2 import Ec2
 from nodewatch.clients.slurm_commands import SlurmCommands
+from nodewatch.clients.slurm_pyslurm import SlurmPyslurm
 from nodewatch.controller.engine import Ec2Client, JournalStore, SlurmClient
 from nodewatch.journal.file import Journal
 from nodewatch.testing import FakeEc2, FakeSlurm, MemoryJournal
@@ -24,7 +25,7 @@ def methods(protocol: type[Any]) -> Iterator[str]:
 PAIRS = [
     (protocol, kind, name)
     for protocol, kinds in {
-        SlurmClient: (SlurmCommands, FakeSlurm),
+        SlurmClient: (SlurmCommands, SlurmPyslurm, FakeSlurm),
         Ec2Client: (Ec2, FakeEc2),
         JournalStore: (Journal, MemoryJournal),
     }.items()
