@@ -18,6 +18,7 @@ from typing import Any
 from nodewatch import __version__
 from nodewatch.agent import metrics
 from nodewatch.agent.hook_socket import HookSocket
+from nodewatch.agent.identity import Identified
 from nodewatch.agent.loop import Loop
 from nodewatch.agent.readings import sensors_of
 from nodewatch.agent.self_drain import SelfDrain
@@ -38,6 +39,7 @@ from nodewatch.config.agent import (
 from nodewatch.config.instance_types import load_learnt
 from nodewatch.config.load import load
 from nodewatch.errors import NodewatchError
+from nodewatch.model.gpu_samples import GpuSample
 from nodewatch.model.samples import KmsgSample
 from nodewatch.policy.verdicts import CheckRule, Rules
 from nodewatch.sensors import machine
@@ -105,7 +107,12 @@ def _serve(config: AgentConfig, checks: Mapping[str, CheckSettings]) -> int:
         spool = Spool(
             config.state_dir / "spool.jsonl", boot_id=boot_id, max_bytes=config.spool_max_bytes, now=time.time()
         )
-        sensors = sensors_of(config, boot_id)
+        sensors = [
+            Identified(sensor, lambda known: loop.emit("hardware", {"hardware": known}))
+            if sensor.reads is GpuSample
+            else sensor
+            for sensor in sensors_of(config, boot_id)
+        ]
         suite = _deep_suite(config)
         checks = readable(checks, [*sensors, *suite.sensors])
         loop = Loop(

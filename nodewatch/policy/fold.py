@@ -84,9 +84,9 @@ def _agent(draft: Draft, record: Record) -> None:
     before = draft.agents.get(node)
     told = record.data.get("hardware")
     hardware = tuple(str(item)[:80] for item in told[:64]) if isinstance(told, list) else ()
-    if not hardware and before is not None and before.instance_id == instance:
-        # Another boot of the same machine, whose driver does not answer: the hardware is what it was.
-        hardware = before.hardware
+    if before is not None and before.instance_id == instance and instance:
+        # Another boot of the same machine, whose driver misses a GPU or all of them: the hardware is what it was.
+        hardware = tuple(dict.fromkeys((*before.hardware, *hardware)))[:128] if hardware else before.hardware
     known = KnownAgent(
         boot_id=str(record.data.get("boot_id", "")), instance_id=instance, heard_at=record.at, hardware=hardware
     )
