@@ -95,7 +95,7 @@ def _entries(parse: Callable[[Mapping[str, Any]], _T], document: Mapping[str, An
     except _UNREADABLE as error:
         # Half a list must not pass for the whole one.
         raise SlurmError(
-            f"{source} has an entry in {key!r} that this release cannot read ({error!r}): report it with the output"
+            f"{source} has an entry in {key!r} that this release cannot read ({repr(error)[:300]}): report it with the output"
         ) from error
 
 

@@ -58,6 +58,7 @@ class _Collection:
 
 
 class Node:
+    _changes: dict[str, Any]
     _settable = ("name", "state", "reason", "address", "comment", "extra", "weight")
 
     def __init__(self, name: str | None = None, **kwargs: Any) -> None:
@@ -179,6 +180,11 @@ class ReservationFlags(enum.Flag):
 
 
 class Reservation:
+    nodes: str
+    users: list[str]
+    duration: int
+    flags: ReservationFlags
+
     def __init__(self, name: str | None = None, **kwargs: Any) -> None:
         self.name = name
         for key, value in kwargs.items():
