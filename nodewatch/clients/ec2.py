@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from nodewatch.clients import ec2_group
 from nodewatch.clients.ec2_errors import translated
 from nodewatch.clients.ec2_fleet import fleet_request, launched_by
 from nodewatch.clients.ec2_launch import CLUSTER_TAG, NODE_TAG, launch_request, parse_instance, tag_list
+from nodewatch.clients.ec2_statuses import statuses
 from nodewatch.clients.s3 import make_client
 from nodewatch.errors import Ec2Error
 from nodewatch.model.cluster import Instance
@@ -113,6 +114,10 @@ class Ec2:
         return ec2_group.replace(
             self._client, self._autoscaling, asg=asg, old=old, since=since, taken=taken, tags=self._tags(tags)
         )
+
+    def statuses(self, instance_ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Status checks and scheduled events of instances: see clients/ec2_statuses.py. Raises Ec2Error."""
+        return statuses(self._client, instance_ids)
 
     def terminate(self, instance_id: str) -> None:
         """See effects.perform.Ec2Control."""

@@ -21,7 +21,7 @@ from nodewatch.effects.perform import Ec2Control, SlurmControl, perform
 from nodewatch.errors import CapacityError, Ec2Error, JournalError, NodewatchError
 from nodewatch.model import actions as act
 from nodewatch.model.cluster import AgentView, Instance, SlurmJob, SlurmNode, Snapshot
-from nodewatch.model.health import Verdict
+from nodewatch.model.health import StandingFinding, Verdict
 from nodewatch.model.hostlist import expand
 from nodewatch.model.ledger import Ledger
 from nodewatch.model.plan import Held, Plan
@@ -91,12 +91,14 @@ class Engine:
         ledger: Ledger | None = None,
         may_act: Callable[[], None] = lambda: None,
         store: EvidenceStore | None = None,
+        cloud: Callable[[], Mapping[str, tuple[StandingFinding, ...]]] = dict,
     ) -> None:
         """`past` is the journal so far, or its last records where `ledger` is given: what all of it amounts to.
 
         `reach(node, address)` tells whether any of the node's ports answers now; it is called for many nodes at once, on
         threads. `may_act` is called at the last moment before an action, and raises JournalError where it must not be done.
-        `alive` is called after each step of a tick: a tick that waits for a slow EC2 several times is long, not hung.
+        `cloud` gives, by instance id, what EC2's status checks and events say. `alive` is called after each step of a tick:
+        a tick that waits for a slow EC2 several times is long, not hung.
         `ec2_period_s` is how long a picture of EC2 serves: its API is throttled, Slurm's is not.
         """
         # Agents' messages arrive on threads of their own; a record and what is learnt from it belong together. The lock is
@@ -108,6 +110,7 @@ class Engine:
         self._store = store
         self._clock = clock
         self._reach = reach
+        self._cloud = cloud
         self._ec2_period_s = ec2_period_s
         self._alive = alive
         self.rules = rules
@@ -301,6 +304,7 @@ class Engine:
             instances=self._instances,
             agents=agents,
             unreachable=unreachable,
+            cloud=self._cloud(),
             slurm_error=slurm_error,
             ec2_error=self._ec2_error,
         )

@@ -25,6 +25,7 @@ from nodewatch.clients.slurm_choice import Choice, choose
 from nodewatch.config.controller import ControllerConfig, load_controller_config
 from nodewatch.controller.agents import AgentServer
 from nodewatch.controller.clock import SteadyClock
+from nodewatch.controller.cloud_watch import CloudWatch
 from nodewatch.controller.engine import Engine
 from nodewatch.controller.fencing import Fence, FencedError, Stance, ask_slurm, own_names
 from nodewatch.controller.inbox import take_all
@@ -47,11 +48,20 @@ _HURRIED_TICK_S = 0.1
 class Controller:
     """The engine with its sockets and its loop."""
 
-    def __init__(self, config: ControllerConfig, engine: Engine, munge: Munge, choice: Choice) -> None:
+    def __init__(
+        self,
+        config: ControllerConfig,
+        engine: Engine,
+        munge: Munge,
+        choice: Choice,
+        watch: CloudWatch | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._config = config
         self._engine = engine
         self._choice = choice
-        self._pair_tests = PairTests(engine, SlurmPairs(config.pairs, time.time), config.pairs, time.time)
+        self._watch = watch
+        self._pair_tests = PairTests(engine, SlurmPairs(config.pairs, clock), config.pairs, clock)
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._problems: list[str] = []
@@ -69,7 +79,7 @@ class Controller:
             engine,
             may_act={0, _uid_of(config.slurm_user)},
             problems=lambda: [*self._problems, *self._choice.problems()],
-            clock=time.time,
+            clock=clock,
             wake=self._wake.set,
         )
         self._operators = OperatorServer(config.socket, questions.answer)
@@ -85,6 +95,8 @@ class Controller:
             threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True)
             for server in (self._agents, self._operators)
         ]
+        if self._watch is not None:
+            servers.append(threading.Thread(target=self._watch.run, daemon=True))
         for thread in servers:
             thread.start()
         notifier.ready()
@@ -96,6 +108,8 @@ class Controller:
         finally:
             notifier.stopping()
             self._pair_tests.close()
+            if self._watch is not None:
+                self._watch.stop()
             self._agents.shutdown()
             self._operators.shutdown()
 
@@ -208,6 +222,8 @@ def build(
         guard=fence.check,
         takes_over=fence.took_over,
     )
+    # The lists are the engine's of its last tick: a machine that came a moment ago is asked about a minute later.
+    watch = None if ec2 is None else CloudWatch(ask=ec2.statuses, instances=lambda: _alive(engine), clock=clock)
     engine = Engine(
         journal=journal,
         past=journal.take_past(),
@@ -221,8 +237,13 @@ def build(
         ledger=journal.take_ledger(),
         may_act=fence.check,
         store=store,
+        cloud=dict if watch is None else watch.findings,
     )
-    return Controller(config, engine, munge, choice), journal
+    return Controller(config, engine, munge, choice, watch, clock), journal
+
+
+def _alive(engine: Engine) -> list[str]:
+    return [each.instance_id for each in engine.snapshot.instances.values() if each.is_alive and each.node]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

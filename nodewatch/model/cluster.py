@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nodewatch.model.health import Verdict
+from nodewatch.model.health import StandingFinding, Verdict
 
 OWNED_PREFIX = "nodewatch:"
 """Our drain reasons start so; a node drained with any other reason is somebody else's and is left alone."""
@@ -211,6 +211,8 @@ class Snapshot:
     agents: Mapping[str, AgentView] = field(default_factory=dict)
     unreachable: frozenset[str] = frozenset()
     """Nodes on which neither the agent's nor slurmd's port could be reached by the controller just now."""
+    cloud: Mapping[str, tuple[StandingFinding, ...]] = field(default_factory=dict)
+    """By instance id, what EC2's status checks and events say of the machine; empty while that is not known."""
     slurm_error: str | None = None
     ec2_error: str | None = None
     spares: tuple[str, ...] = field(init=False, repr=False, compare=False, default=())

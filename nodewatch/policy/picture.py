@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nodewatch.model.cluster import AgentView, Instance, SlurmJob, SlurmNode, Snapshot
-from nodewatch.model.health import Verdict
+from nodewatch.model.health import StandingFinding, Verdict
 from nodewatch.model.hostlist import expand, fold
 from nodewatch.model.ledger import Ledger
 from nodewatch.model.plain import from_plain, to_plain
@@ -60,6 +60,8 @@ def picture_of(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> 
             picture["validating", name] = view.validating
         if is_silent(view, rules, now):
             picture["silent", name] = view.heard_at
+    for instance_id, findings in snapshot.cloud.items():
+        picture["cloud", instance_id] = [_standing(to_plain(standing)) for standing in findings]
     for name in snapshot.unreachable:
         picture["unreachable", name] = True
     if snapshot.slurm_error is not None:
@@ -117,6 +119,7 @@ def snapshot_of(picture: Picture, now: float) -> Snapshot:
     instances: dict[str, Instance] = {}
     agents: dict[str, AgentView] = {}
     unreachable: set[str] = set()
+    cloud: dict[str, tuple[StandingFinding, ...]] = {}
     waiting = 0
     for (kind, name), value in picture.items():
         if kind == "node":
@@ -142,6 +145,8 @@ def snapshot_of(picture: Picture, now: float) -> Snapshot:
             agents[name] = from_plain(AgentView, {"node": name, **own, **value})
         elif kind == "unreachable":
             unreachable.add(name)
+        elif kind == "cloud":
+            cloud[name] = tuple(from_plain(StandingFinding, standing) for standing in value)
     return Snapshot(
         taken_at=now,
         nodes=nodes,
@@ -149,6 +154,7 @@ def snapshot_of(picture: Picture, now: float) -> Snapshot:
         instances=instances,
         agents=agents,
         unreachable=frozenset(unreachable),
+        cloud=cloud,
         slurm_error=picture.get(("error", "slurm")),
         ec2_error=picture.get(("error", "ec2")),
     )
@@ -199,13 +205,16 @@ def _defaults(kind: type) -> dict[str, Any]:
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:
     plain: dict[str, Any] = to_plain(verdict)
-    for standing in plain["findings"]:
-        # Seen again a second later it is no news.
-        standing["last_at"] = standing["first_at"]
-        evidence = standing["finding"]["evidence"]
-        standing["finding"]["evidence"] = {key: evidence[key] for key in _EVIDENCE if key in evidence}
+    plain["findings"] = [_standing(standing) for standing in plain["findings"]]
     plain["unknown"] = [[check, ""] for check, _ in plain["unknown"]]
     return plain
+
+
+def _standing(plain: Any) -> Any:
+    """A standing finding without what makes no difference: seen again a second later it is no news."""
+    evidence = plain["finding"]["evidence"]
+    finding = {**plain["finding"], "evidence": {key: evidence[key] for key in _EVIDENCE if key in evidence}}
+    return {**plain, "last_at": plain["first_at"], "finding": finding}
 
 
 def _names(kind: str, names: Iterable[str]) -> str | list[str]:

@@ -7,14 +7,14 @@ instant changes nothing. Iteration is sorted, so that the same input gives the s
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from nodewatch.model import actions as act
 from nodewatch.model.cluster import AgentView, SlurmNode, Snapshot
 from nodewatch.model.health import Finding, NodeState, Remedy, Severity, StandingFinding
 from nodewatch.model.ledger import Case, Ledger, Rung, Step
 from nodewatch.model.plan import Held, Judgement, Plan
-from nodewatch.policy import budgets, deep_checks, guards, pairs, repair, requeue, spares, verbs, wishes
+from nodewatch.policy import budgets, deep_checks, guards, pairs, repair, requeue, scheduled, spares, verbs, wishes
 from nodewatch.policy.attempts import due
 from nodewatch.policy.history import identities
 from nodewatch.policy.ladder import opening_rung
@@ -43,8 +43,10 @@ def plan(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Plan:
     # A storm is told by when and where cases were opened, which nothing below changes: once for each family is enough.
     families = sorted({case.family for case in cases.values()})
     storms = {name: guards.storming(name, ledger, tuple(cases.values()), rules, now) for name in families}
-    _admit(cases, faults, storms, snapshot, ledger, rules, now, held)
-    actions = _advance(cases, storms, snapshot, ledger, rules, now, held)
+    lasting = guards.lasting_storms({**ledger.cases, **cases}.values(), rules, now)
+    storm_of = {case_id: storms[case.family] or lasting.get(case_id) for case_id, case in cases.items()}
+    _admit(cases, faults, storm_of, snapshot, ledger, rules, now, held)
+    actions = _advance(cases, storm_of, snapshot, ledger, rules, now, held)
     job_actions: list[act.Action] = []
     judgements = _jobs(cases, snapshot, ledger, rules, now, job_actions, held)
     # Slurm answers in milliseconds and EC2 in seconds: a job does not wait for a machine's repair to be asked for.
@@ -105,6 +107,8 @@ def _faults(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Fau
         if view.verdict is not None and view.verdict.findings and not is_silent(view, rules, now):
             for standing in view.verdict.findings:
                 take(name, standing)
+    for name, standing in _of_the_cloud(snapshot, rules, now):
+        take(name, standing)
     for name, standing in lost_nodes(snapshot, rules, now):
         take(name, standing)
     if ledger.pair_culprits:
@@ -117,6 +121,23 @@ def _faults(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Fau
         if rung is not None:
             take(name, _wish(node, rung, now))
     return worst
+
+
+def _of_the_cloud(snapshot: Snapshot, rules: Rules, now: float) -> Iterator[tuple[str, StandingFinding]]:
+    """(node, finding) of what EC2 says of the machine that bears the node's name now."""
+    for instance_id, findings in sorted(snapshot.cloud.items()):
+        instance = snapshot.instances.get(instance_id)
+        view = snapshot.agents.get(instance.node) if instance is not None else None
+        if instance is None or not instance.node or not instance.is_alive:
+            continue
+        if view is not None and view.instance_id != instance_id:
+            # The name has another machine already: what EC2 says of the old one is no fault of the node.
+            continue
+        is_heard = view is not None and not is_silent(view, rules, now)
+        for standing in findings:
+            # EC2 says for minutes after a boot that it does not reach a machine whose agent we hear: we know better.
+            if not (is_heard and standing.finding.fault == "ec2.instance_impaired"):
+                yield instance.node, standing
 
 
 def _with_reason(snapshot: Snapshot) -> list[tuple[str, SlurmNode]]:
@@ -242,7 +263,7 @@ def _new_id(node: str, family: str, now: float, ledger: Ledger) -> str:
 def _admit(
     cases: dict[str, Case],
     faults: Faults,
-    storms: Mapping[str, str | None],
+    storm_of: Mapping[str, str | None],
     snapshot: Snapshot,
     ledger: Ledger,
     rules: Rules,
@@ -257,7 +278,7 @@ def _admit(
                 case, step=Step.CLOSED, step_at=now, why="the fault was no longer seen before anything was done"
             )
             continue
-        why = _why_not(case, occupancy, storms, snapshot, ledger, rules, now)
+        why = _why_not(case, occupancy, storm_of, snapshot, ledger, rules, now)
         if why is not None:
             held.append(Held(subject=case.node, why=why, case_id=case.case_id))
             continue
@@ -269,7 +290,7 @@ def _admit(
 def _why_not(
     case: Case,
     occupancy: budgets.Occupancy,
-    storms: Mapping[str, str | None],
+    storm_of: Mapping[str, str | None],
     snapshot: Snapshot,
     ledger: Ledger,
     rules: Rules,
@@ -285,8 +306,9 @@ def _why_not(
         reason = (
             reason
             or guards.paused(case.node, ledger, snapshot, rules, now)
+            or scheduled.not_yet(case, rules, now)
             or guards.unsettled(case, rules, now)
-            or storms[case.family]
+            or storm_of[case.case_id]
         )
     if reason is not None or group is None:
         return reason
@@ -307,7 +329,7 @@ def _is_well(node: str, snapshot: Snapshot, rules: Rules, now: float) -> bool:
 
 def _advance(
     cases: dict[str, Case],
-    storms: Mapping[str, str | None],
+    storm_of: Mapping[str, str | None],
     snapshot: Snapshot,
     ledger: Ledger,
     rules: Rules,
@@ -329,7 +351,7 @@ def _advance(
             now=now,
             spares=held_spares,
             spares_taken=taken,
-            storm=storms[case.family],
+            storm=storm_of[case_id],
             refused=refused,
         )
         outcome = repair.advance(case, scene)

@@ -13,7 +13,7 @@ After every tick the invariants of docs/flow.md are checked; a broken one raises
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nodewatch.config.pairs import PairsConfig
 from nodewatch.controller.engine import Engine
@@ -67,9 +67,16 @@ class Machine:
     answered: set[str] = dataclasses.field(default_factory=set)
     pending: list[dict[str, object]] = dataclasses.field(default_factory=list)
 
-    def reports(self, fault: str, severity: Severity, remedy: Remedy, subject: str = "GPU-0") -> None:
+    def reports(
+        self,
+        fault: str,
+        severity: Severity,
+        remedy: Remedy,
+        subject: str = "GPU-0",
+        evidence: Mapping[str, object] | None = None,
+    ) -> None:
         """A finding is made and stands from now on."""
-        finding = Finding(fault=fault, subject=subject, severity=severity, remedy=remedy)
+        finding = Finding(fault=fault, subject=subject, severity=severity, remedy=remedy, evidence=evidence or {})
         now = self.world.clock()
         self.findings = (*self.findings, StandingFinding(finding=finding, first_at=now, last_at=now))
         self._changed()
@@ -146,6 +153,8 @@ class World:
             self._machines[name] = Machine(world=self, name=name, instance_id=instance.instance_id, since=self.clock())
         self.pairs = FakePairs(self.clock, self.slurm)
         self.pairs_config = PairsConfig()
+        self.cloud: dict[str, tuple[StandingFinding, ...]] = {}
+        """What EC2 says of instances, by id."""
         self.engine = self._engine()
         self.pair_tests = self._pair_tests()
         self.drop_events = False
@@ -315,6 +324,7 @@ class World:
             clock=self.clock,
             reach=lambda node, _address: self._machines[node].alive,
             ec2_period_s=1.0,
+            cloud=lambda: self.cloud,
             store=self.store,
         )
 

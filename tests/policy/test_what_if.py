@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from nodewatch.cli.root import root
 from nodewatch.journal.file import Journal
 from nodewatch.model.cluster import AgentView, Instance, SlurmJob, SlurmNode, Snapshot
+from nodewatch.model.health import Finding, Remedy, Severity, StandingFinding
 from nodewatch.model.ledger import Ledger
 from nodewatch.model.records import Record
 from nodewatch.policy.fold import fold
@@ -118,6 +119,7 @@ def test_nothing_that_is_added_to_a_snapshot_is_forgotten() -> None:
         "instances",
         "agents",
         "unreachable",
+        "cloud",
         "slurm_error",
         "ec2_error",
     }, "teach nodewatch/policy/picture.py about the new one"
@@ -126,6 +128,7 @@ def test_nothing_that_is_added_to_a_snapshot_is_forgotten() -> None:
         job_id=7, states=frozenset({"RUNNING"}), nodes=("n1",), begins_at=5.0, array_task_id=0, is_batch=False
     )
     instance = Instance(instance_id="i-1", state="running", private_ip="10.0.0.1", node="n1")
+    impaired = Finding(fault="ec2.system_impaired", subject="i-1", severity=Severity.FATAL, remedy=Remedy.REPLACE)
     snapshot = Snapshot(
         taken_at=9.0,
         nodes={"n1": dataclasses.replace(node, slurmd_started_at=3.0)},
@@ -133,6 +136,7 @@ def test_nothing_that_is_added_to_a_snapshot_is_forgotten() -> None:
         instances={"i-1": instance},
         agents={"n1": AgentView(node="n1", heard_at=9.0, boot_id="b", instance_id="i-1", verdict=None, validating="k")},
         unreachable=frozenset({"n1"}),
+        cloud={"i-1": (StandingFinding(finding=impaired, first_at=4.0, last_at=4.0),)},
         ec2_error="throttled",
     )
     picture = json.loads(json.dumps(change(None, picture_of(snapshot, Ledger(), Rules(), 9.0))))
