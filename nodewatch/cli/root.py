@@ -71,6 +71,8 @@ def root() -> None:
     nodewatch check-pairs 'n[1-8]' which node is slow with the others
     nodewatch check-pairs 'n[1-8]'
                                   find the node that slows NCCL down
+    nodewatch checkpoint verify DIR
+                                  are its checkpoints whole
     nodewatch doctor              what to change in slurm.conf, and why
     nodewatch learn               what this machine's instance type has
     nodewatch replay --sensor kmsg FILE
