@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections import Counter
-from collections.abc import Collection
+from collections import Counter, deque
+from collections.abc import Collection, Iterable
 
 from nodewatch.model.cluster import Snapshot
-from nodewatch.model.ledger import Case, Ledger, Rung
+from nodewatch.model.ledger import Case, Ledger, Rung, Step
 from nodewatch.policy import wishes
 from nodewatch.policy.rules import Group, Rules
 from nodewatch.policy.verbs import FAMILY, asked
@@ -89,6 +90,43 @@ def storming(family: str, ledger: Ledger, opening: Collection[Case], rules: Rule
         if not within[node]:
             del within[node]
     return None
+
+
+def lasting_storms(cases: Iterable[Case], rules: Rules, now: float) -> dict[str, str]:
+    """By case id, why it is held although the storm has calmed down: the nodes that it came over still show the fault, or did
+    until a moment ago.
+
+    A switch that is dead for an hour brings no new reports after the first minute. Without this, the cool-down over, its nodes
+    would be replaced one by one. Cases of the same family elsewhere go on.
+    """
+    showing = sorted((c.family, c.opened_at, c.case_id) for c in cases if _shows(c, rules, now))
+    held: dict[str, str] = {}
+    for family, members in itertools.groupby(showing, key=lambda entry: entry[0]):
+        near: deque[tuple[float, str]] = deque()
+        for _, at, case_id in members:
+            near.append((at, case_id))
+            while at - near[0][0] > rules.storm_window_s:
+                near.popleft()
+            if len(near) < rules.storm_nodes or now - at > rules.storm_hold_s:
+                continue
+            why = (
+                f"storm: {family} faults came over {rules.storm_nodes} or more nodes within {rules.storm_window_s:.0f} s, "
+                "which still show them: mend what they share, or replace one with --force"
+            )
+            # From the newest back to the first that is held already: those before it are as well.
+            for _, member in itertools.takewhile(lambda entry: entry[1] not in held, reversed(near)):
+                held[member] = why
+    return held
+
+
+def _shows(case: Case, rules: Rules, now: float) -> bool:
+    """Whether nothing was done for the case yet, and its fault stands or has gone by itself within the cool-down: what came
+    over many nodes leaves them one at a time."""
+    if case.family == FAMILY or case.tried or case.new_instance:
+        return False
+    if case.step is Step.CLOSED:
+        return now - case.step_at <= rules.storm_cooldown_s
+    return case.step in (Step.HELD, Step.DRAINING)
 
 
 def max_out(group: Group, members: int, out: int, rules: Rules) -> str | None:

@@ -103,6 +103,8 @@ class Rules:
     """The same fault family on so many nodes within `storm_window_s` is the fabric, the file system or the check."""
     storm_window_s: float = 300.0
     storm_cooldown_s: float = 600.0
+    storm_hold_s: float = 86400.0
+    """The nodes of a storm are held so long after its last report while `storm_nodes` of them still show the fault."""
     shared_families: tuple[str, ...] = ("filesystem", "fabric")
     """Faults of things that nodes share: one node's report waits `shared_settle_s` for the others'."""
     shared_settle_s: float = 30.0
