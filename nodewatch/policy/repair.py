@@ -10,7 +10,7 @@ from nodewatch.model import actions as act
 from nodewatch.model.cluster import SPARE_REASON, AgentView, Snapshot
 from nodewatch.model.health import Severity
 from nodewatch.model.ledger import ActionState, Case, Cause, Ledger, Rung, Step
-from nodewatch.policy import capacity, guards, parting, spares, wishes
+from nodewatch.policy import capacity, guards, parting, scheduled, spares, wishes
 from nodewatch.policy.attempts import blocked, due
 from nodewatch.policy.ladder import rung_after
 from nodewatch.policy.lost import is_silent
@@ -160,11 +160,16 @@ def _draining(case: Case, scene: Scene) -> StepOutcome:
 
 
 def _still_busy(case: Case, held: list[str], scene: Scene) -> StepOutcome:
-    """An impaired node waits for its jobs, up to `degraded_wait_s`; past it those that can be started again are."""
+    """An impaired node waits for its jobs, up to `degraded_wait_s` and no longer than EC2 does; past it those that can be
+    started again are."""
     jobs = scene.snapshot.jobs_on(case.node)
     waits = f"{case.node} is still busy with {','.join(str(job.job_id) for job in jobs) or 'its clean-up'}"
     drained_at = _drained_at(case, scene.ledger)
     limit_s = scene.rules.degraded_wait_s
+    must_go_at = scheduled.jobs_must_go_at(case, scene.rules)
+    if must_go_at is not None and drained_at is not None:
+        own_s = max(0.0, must_go_at - drained_at)
+        limit_s = max(1.0, min(limit_s or own_s, own_s))
     if not limit_s or drained_at is None or case.severity > Severity.DEGRADED or wishes.is_forced(case):
         return StepOutcome(case=case, held=(*held, waits))
     left_s = drained_at + limit_s - scene.now

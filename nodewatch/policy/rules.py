@@ -164,7 +164,9 @@ class Rules:
     same_hardware_fails: bool = False
     """A replacement with a GPU of the machine that it replaces counts as a failed try. Otherwise the case only says so."""
     event_lead_s: float = 14400.0
-    """A node whose machine EC2 retires or stops is drained so long before that."""
+    """A node whose machine EC2 retires, stops or reboots is drained so long before that. Ours: most jobs end within it."""
+    event_save_s: float = 600.0
+    """Jobs that still run there so long before that are put back into the queue."""
     first_rung: Mapping[str, str] = field(
         # A guest's reboot does not power-cycle the board that a GPU fell off: on EC2 another machine is the
         # smallest cure (field notes 6.1: HyperPod's auto-resume always replaces).

@@ -287,3 +287,29 @@ def test_when_ec2s_reboot_does_not_help_either_it_is_replaced() -> None:
     here.node("n2").reports("driver.hung", Severity.FATAL, Remedy.REBOOT)
     here.run(minutes=5)
     assert here.story("reboot", "reboot_instance", "launch") == ["reboot", "reboot_instance", "launch"]
+
+
+def test_a_retirement_is_planned_around_a_job_that_ends_in_time_or_not() -> None:
+    here = world(event_lead_s=3600.0, event_save_s=600.0)
+    job = here.submit(nodes=3, auto_resume="3")
+    here.run(seconds=10)
+    old = here.node("n2").instance_id
+    here.node("n2").reports(
+        "ec2.event",
+        Severity.DEGRADED,
+        Remedy.REPLACE,
+        subject=f"{old} instance-event-1",
+        evidence={"code": "instance-retirement", "starts_at": here.clock() + 7200.0},
+    )
+    here.run(minutes=30, step_s=5.0)
+    assert not here.slurm_node("n2").is_out
+    assert any("instance-retirement of n2" in why for why in here.reasons("n2"))
+    here.run(minutes=35, step_s=5.0)
+    assert here.slurm_node("n2").is_out
+    assert here.job(job).restart_count == 0
+    assert "n2" in here.job(job).nodes
+    here.run(minutes=46, step_s=5.0)
+    assert here.job(job).restart_count == 1, "ten minutes before EC2 ends the machine the job goes elsewhere"
+    assert "n2" not in here.job(job).nodes
+    here.run(minutes=8, step_s=5.0)
+    assert here.ec2.terminated == [old]
