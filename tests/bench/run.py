@@ -4,6 +4,7 @@
     agent.json    memory and processor time of the agent and its children on an idle node with 8 GPUs and 32 EFA devices
     hooks.json    whole-process time of each hook on a node, beside a bare Python and LBNL NHC (--nhc)
     faults.json   a fault to the agent's verdict, from the kernel log and by asking
+    planner.json  one tick of the planner from 1,000 to 100,000 nodes, and how fast it grows; needs no cluster
     journal.json  what a controller takes to remember a year of journal (needs no cluster)
 
 The demo brings a cluster up by itself; without it (--only) the cluster that is up is measured. LBNL NHC is no part of this
@@ -23,12 +24,13 @@ from typing import Any
 
 from agent_load import IDLE_S, agent, faults
 from hook_times import RUNS, hooks
+from planner import planner
 from journal import RECORDS, measure
 
 from nodewatch.lab import machine
 from nodewatch.lab.layout import Layout, layout_from
 
-PARTS = ("demo", "hooks", "agent", "faults", "journal")
+PARTS = ("planner", "demo", "hooks", "agent", "faults", "journal")
 
 
 def main() -> int:
@@ -41,6 +43,9 @@ def main() -> int:
     output: Path = options.output
     parts = options.only.split(",")
     output.mkdir(parents=True, exist_ok=True)
+    if "planner" in parts:
+        print("the planner, from 1,000 to 100,000 nodes", flush=True)
+        _write(output / "planner.json", planner())
     layout = layout_from(None)
     code = 0
     if "demo" in parts:
