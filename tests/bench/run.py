@@ -24,8 +24,8 @@ from typing import Any
 
 from agent_load import IDLE_S, agent, faults
 from hook_times import RUNS, hooks
-from planner import planner
 from journal import RECORDS, measure
+from planner import planner
 
 from nodewatch.lab import machine
 from nodewatch.lab.layout import Layout, layout_from
