@@ -13,7 +13,6 @@ from nodewatch.lab.layout import (
     AWS_ENVIRONMENT,
     CLOUD_NETNS,
     FIRST_NODE_ADDRESS,
-    HEAD_ADDRESS,
     INSTANCE_TYPE,
     LAUNCH_TEMPLATE,
     NODE_TAG,
@@ -85,8 +84,6 @@ def found_account(ec2: Api, shape: Shape) -> str:
     """Make the VPC, its subnet and the launch template; returns the subnet's id."""
     vpc = ec2.create_vpc(CidrBlock=SUBNET)["Vpc"]["VpcId"]
     subnet: str = ec2.create_subnet(VpcId=vpc, CidrBlock=SUBNET)["Subnet"]["SubnetId"]
-    # The head is no instance, but its address is taken: EC2 hands out the subnet's addresses in order.
-    ec2.create_network_interface(SubnetId=subnet, PrivateIpAddress=HEAD_ADDRESS)
     user_data = file_of("files/user-data").read_bytes()
     ec2.create_launch_template(
         LaunchTemplateName=LAUNCH_TEMPLATE,

@@ -16,7 +16,8 @@ NETNS_PREFIX = "nwlab-"
 BRIDGE = "nwlab0"
 SUBNET = "10.77.0.0/24"
 CLOUD_ADDRESS = "10.77.0.1"
-HEAD_ADDRESS = "10.77.0.10"
+# One of the four that EC2 keeps for itself in every subnet: no instance is ever given it.
+HEAD_ADDRESS = "10.77.0.2"
 FIRST_NODE_ADDRESS = 11
 CLOUD_PORT = 5000
 CGROUP = "nodewatch-lab"
