@@ -25,7 +25,7 @@ _COMMANDS = {
     "check": ("nodewatch.cli.check", "check"),
     "check-pairs": ("nodewatch.cli.pairs", "check_pairs"),
     "history": ("nodewatch.cli.history", "history"),
-    "simulate": ("nodewatch.cli.simulate", "simulate"),
+    "simulate": ("nodewatch.testing.sim_command", "simulate"),
     "replay": ("nodewatch.cli.replay", "replay"),
     "replay-journal": ("nodewatch.cli.replay_journal", "replay_journal"),
     "checkpoint": ("nodewatch.cli.checkpoint", "checkpoint"),

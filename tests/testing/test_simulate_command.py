@@ -5,7 +5,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from nodewatch.cli.simulate import render, simulate
+from nodewatch.testing.sim_command import render, simulate
 from nodewatch.testing.sim_report import Report
 
 
