@@ -29,7 +29,6 @@ _COMMANDS = {
     "replay": ("nodewatch.cli.replay", "replay"),
     "replay-journal": ("nodewatch.cli.replay_journal", "replay_journal"),
     "checkpoint": ("nodewatch.cli.checkpoint", "checkpoint"),
-    "cluster": ("nodewatch.cli.cluster", "cluster"),
     "learn": ("nodewatch.cli.learn", "learn"),
     "lab": ("nodewatch.lab.command", "lab"),
 }
