@@ -218,7 +218,7 @@ class Snapshot:
     spares: tuple[str, ...] = field(init=False, repr=False, compare=False, default=())
     """The nodes that we hold as warm spares, by name."""
     _jobs_on: Mapping[str, tuple[SlurmJob, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
-    _tagged: Mapping[str, tuple[Instance, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _tagged: Mapping[str, tuple[Instance, ...]] | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
         # Asked for node by node: to look through all jobs and instances each time is quadratic, minutes at 100,000 nodes.
@@ -227,13 +227,10 @@ class Snapshot:
             if job.is_active:
                 for name in dict.fromkeys(job.nodes):
                     jobs_on[name] = (*jobs_on.get(name, ()), job)
-        tagged: dict[str, tuple[Instance, ...]] = {}
-        for instance in self.instances.values():
-            if instance.node and instance.is_alive:
-                tagged[instance.node] = (*tagged.get(instance.node, ()), instance)
         object.__setattr__(self, "_jobs_on", jobs_on)
-        object.__setattr__(self, "_tagged", tagged)
-        object.__setattr__(self, "spares", tuple(sorted(name for name, node in self.nodes.items() if node.is_spare)))
+        object.__setattr__(
+            self, "spares", tuple(sorted(name for name, node in self.nodes.items() if node.reason and node.is_spare))
+        )
 
     def jobs_on(self, node: str) -> tuple[SlurmJob, ...]:
         """The active jobs that hold `node`, by job id."""
@@ -252,5 +249,12 @@ class Snapshot:
         agent = self.agents.get(node)
         if agent and agent.instance_id in self.instances and self.instances[agent.instance_id].is_alive:
             return self.instances[agent.instance_id]
-        tagged = self._tagged.get(node, ())
+        if self._tagged is None:
+            # Built when first asked for: nearly every agent names its instance.
+            found: dict[str, tuple[Instance, ...]] = {}
+            for instance in self.instances.values():
+                if instance.node and instance.is_alive:
+                    found[instance.node] = (*found.get(instance.node, ()), instance)
+            object.__setattr__(self, "_tagged", found)
+        tagged = (self._tagged or {}).get(node, ())
         return tagged[0] if len(tagged) == 1 else None

@@ -46,7 +46,9 @@ class Suspects:
 
     def of(self, nodes: Sequence[str]) -> list[Case]:
         """The fatal cases of `nodes`."""
-        found = [entry for node in nodes for entry in self._by_node.get(node, ())]
+        found = [entry for node in nodes if node in self._by_node for entry in self._by_node[node]]
+        if not found:
+            return []
         return [case for _, case in sorted(found, key=lambda entry: entry[0])]
 
 
