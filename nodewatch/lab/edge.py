@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from io import BytesIO
@@ -25,6 +26,7 @@ from xml.sax.saxutils import escape
 from nodewatch.lab.layout import CLOUD_ADDRESS, CLOUD_PORT, Layout
 
 LAUNCHES = frozenset({"RunInstances", "CreateFleet", "StartInstances"})
+LONGEST_THOUGHT_S = 60.0
 Environ = dict[str, Any]
 App = Callable[[Environ, Any], Iterable[bytes]]
 Answer = tuple[str, list[tuple[str, str]], bytes]
@@ -33,8 +35,12 @@ Answer = tuple[str, list[tuple[str, str]], bytes]
 class Edge:
     """A WSGI application around moto's."""
 
-    def __init__(self, inner: App, *, no_capacity: Path, subnet: Path, events: Path) -> None:
+    def __init__(
+        self, inner: App, *, no_capacity: Path, subnet: Path, events: Path, launches_held: Path | None = None
+    ) -> None:
+        """While `launches_held` exists, a launch that was asked for is not answered: an EC2 that thinks about it."""
         self._inner = inner
+        self._launches_held = launches_held
         self._no_capacity = no_capacity
         self._subnet = subnet
         self._events = events
@@ -78,6 +84,9 @@ class Edge:
                 "InsufficientInstanceCapacity",
                 "We currently do not have sufficient capacity in the Availability Zone you requested.",
             )
+        end = time.monotonic() + LONGEST_THOUGHT_S
+        while self._launches_held is not None and self._launches_held.exists() and time.monotonic() < end:
+            time.sleep(0.05)
         if action != "StartInstances" and self._subnet.exists():
             request = in_subnet(action, request, self._subnet.read_text().strip())
         answer = self._ask(environ, urlencode(request).encode())
@@ -156,6 +165,7 @@ def main() -> None:
         no_capacity=layout.no_capacity,
         subnet=layout.cloud / "subnet",
         events=layout.cloud_socket,
+        launches_held=layout.launches_held,
     )
     run_simple(CLOUD_ADDRESS, CLOUD_PORT, edge, threaded=True, request_handler=Quiet)
 

@@ -91,6 +91,10 @@ class Layout:
     def no_capacity(self) -> Path:
         return self.cloud / "no-capacity"
 
+    @property
+    def launches_held(self) -> Path:
+        return self.cloud / "launches-held"
+
     def machine(self, ident: str) -> Path:
         return self.machines / ident
 
