@@ -24,7 +24,7 @@ from nodewatch.agent.self_drain import SelfDrain
 from nodewatch.agent.spool import Spool
 from nodewatch.agent.state import State, StateFile
 from nodewatch.agent.tally import HookMisses, Tally
-from nodewatch.agent.validation import SUITES, Given, Validator
+from nodewatch.agent.validation import SUITES, Answers, Given, Validator
 from nodewatch.agent.wake import WakePipe
 from nodewatch.checks._api import Phase
 from nodewatch.config.agent import CheckSettings
@@ -42,7 +42,6 @@ _HOUSEKEEPING_S = 5.0
 _REGULAR_FILE_S = 0.2
 """A regular file cannot be waited for: it is looked at this often."""
 _NEVER = float("inf")
-_RESETS_KEPT = 16
 _EPILOG_AGAIN_S = 5.0
 
 
@@ -127,7 +126,7 @@ class Loop:
         self._gpu_reset = tuple(gpu_reset)
         self._gpu_services = tuple(gpu_services)
         self._reset: GpuReset | None = None
-        self._resets: dict[str, Given] = {}
+        self._resets = Answers()
         self._saved = state
 
     @property
@@ -374,9 +373,10 @@ class Loop:
 
     def _ask_reset(self, key: str, now: float) -> None:
         """Reset the GPUs once for each key; the answer is repeated to a controller that asks again."""
-        answer = self._resets.get(key)
-        if answer is not None:
-            self._resets[key] = self._tell_reset(answer, now) if answer.may_repeat(now, self._spool) else answer
+        given = self._resets.given(key)
+        if given is not None:
+            if self._resets.may_repeat(key, now) and self.is_told(given.event_id):
+                self._tell_reset(key, given.content, now)
         elif self._reset is not None or self._validator.now is not None:
             return
         elif self._validator.is_job_near(now) or not self._gpu_reset:
@@ -400,12 +400,10 @@ class Loop:
 
     def _end_reset(self, done: ResetDone, now: float) -> None:
         content = {"key": done.key, "ok": done.is_done, "said": done.said}
-        self._resets[done.key] = self._tell_reset(Given(content=content, event_id="", at=now), now)
-        while len(self._resets) > _RESETS_KEPT:
-            del self._resets[next(iter(self._resets))]
+        self._tell_reset(done.key, content, now)
 
-    def _tell_reset(self, given: Given, now: float) -> Given:
-        return Given(content=given.content, event_id=self.emit("gpu_reset", given.content), at=now)
+    def _tell_reset(self, key: str, content: Mapping[str, Any], now: float) -> None:
+        self._resets.keep(key, Given(content=content, event_id=self.emit("gpu_reset", content), at=now))
 
     def _forget(self, key: str, family: object) -> None:
         if key in self._forgotten:

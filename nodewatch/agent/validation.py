@@ -105,13 +105,6 @@ def content_of(
     }
 
 
-class Waiting(Protocol):
-    """The spool, as far as an answer must know it."""
-
-    def is_waiting(self, event_id: str) -> bool:
-        """Whether the controller has not accepted that event yet."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
     """An answer, the event that carried it last, and when that was (monotonic seconds)."""
@@ -119,10 +112,6 @@ class Given:
     content: Mapping[str, Any]
     event_id: str
     at: float
-
-    def may_repeat(self, now: float, spool: Waiting) -> bool:
-        """Whether it may be sent again: some time has passed, and what carried it has left the spool."""
-        return now >= self.at + _REPEAT_S and not spool.is_waiting(self.event_id)
 
 
 class Answers:
