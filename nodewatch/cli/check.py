@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,8 @@ from typing import Any
 import click
 
 from nodewatch.cli.ask import DEFAULT_SOCKET, ask
+from nodewatch.cli.follow import follow
 from nodewatch.cli.table import table
-
-_PERIOD_S = 0.5
 
 
 @click.command(
@@ -54,7 +51,8 @@ def check(
             json.dumps(asked) if as_json else f"asked for {asked['suite']} checks of {', '.join(asked['nodes'])}"
         )
         return
-    checks = _followed(socket, asked["keys"], shows=not as_json)
+    question = {"ask": "check_status", "keys": asked["keys"]}
+    checks: list[dict[str, Any]] = follow(lambda: ask(socket, question)["checks"], now=_now, shows=not as_json)
     click.echo(json.dumps({"checks": checks}) if as_json else render(checks))
     ctx.exit(exit_code(checks))
 
@@ -98,20 +96,11 @@ def render(checks: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(parts)
 
 
-def _followed(socket: Path, keys: Sequence[str], *, shows: bool) -> list[dict[str, Any]]:
-    """The answers, once all are there; what is going on meanwhile goes to standard error, each change once."""
-    shown = ""
-    while True:
-        checks: list[dict[str, Any]] = ask(socket, {"ask": "check_status", "keys": list(keys)})["checks"]
-        if all(each["state"] in ("ended", "gone") for each in checks):
-            if shows and shown and sys.stderr.isatty():
-                click.echo("", err=True)
-            return checks
-        lines = [f"{each['node']}: {each['why']}" for each in checks if each["state"] in ("waiting", "running")]
-        ended = len(checks) - len(lines)
-        now = f"{ended} of {len(checks)} ended; {'; '.join(lines[:3])}" + (" ..." if len(lines) > 3 else "")
-        if shows and now != shown:
-            # On a terminal one line that is written over; in a log a line for each change.
-            click.echo(f"\r\033[K{now}" if sys.stderr.isatty() else now, err=True, nl=not sys.stderr.isatty())
-            shown = now
-        time.sleep(_PERIOD_S)
+def _now(checks: Sequence[Mapping[str, Any]]) -> str | None:
+    """What is waited for; None when every check has ended."""
+    lines = [f"{each['node']}: {each['why']}" for each in checks if each["state"] in ("waiting", "running")]
+    if not lines:
+        return None
+    return f"{len(checks) - len(lines)} of {len(checks)} ended; {'; '.join(lines[:3])}" + (
+        " ..." if len(lines) > 3 else ""
+    )

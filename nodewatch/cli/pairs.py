@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,9 @@ from typing import Any
 import click
 
 from nodewatch.cli.ask import DEFAULT_SOCKET, ask
+from nodewatch.cli.follow import follow
 from nodewatch.cli.table import table
 
-_PERIOD_S = 0.5
 _WORDS = {"good": "good", "culprit": "CULPRIT", "untold": "could not be told"}
 
 
@@ -46,7 +44,8 @@ def check_pairs(
     if not wait:
         click.echo(json.dumps(asked) if as_json else f"asked for a pair test of {', '.join(asked['nodes'])}")
         return
-    told = _followed(socket, asked["key"], shows=not as_json)
+    question = {"ask": "pairs_status", "key": asked["key"]}
+    told = follow(lambda: ask(socket, question), now=_now, shows=not as_json)
     click.echo(json.dumps(told) if as_json else render(told))
     ctx.exit(exit_code(told))
 
@@ -86,18 +85,6 @@ def _number(value: float | None) -> str:
     return "" if value is None else str(value) if isinstance(value, int) else f"{value:g}"
 
 
-def _followed(socket: Path, key: str, *, shows: bool) -> dict[str, Any]:
-    """The answer, once the test has ended; what is going on meanwhile goes to standard error, each change once."""
-    shown = ""
-    while True:
-        told = ask(socket, {"ask": "pairs_status", "key": key})
-        if told["state"] in ("ended", "gone"):
-            if shows and shown and sys.stderr.isatty():
-                click.echo("", err=True)
-            return told
-        now = f"{told['state']}: {told['why']}"
-        if shows and now != shown:
-            # On a terminal one line that is written over; in a log a line for each change.
-            click.echo(f"\r\033[K{now}" if sys.stderr.isatty() else now, err=True, nl=not sys.stderr.isatty())
-            shown = now
-        time.sleep(_PERIOD_S)
+def _now(told: Mapping[str, Any]) -> str | None:
+    """What is waited for; None when the test has ended."""
+    return None if told["state"] in ("ended", "gone") else f"{told['state']}: {told['why']}"
