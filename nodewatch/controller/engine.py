@@ -274,8 +274,8 @@ class Engine:
 
     def _is_stale(self, node: str, instance_id: str) -> bool:
         return instance_id in self.ledger.quarantined or any(
-            case.node == node and case.new_instance and instance_id and instance_id != case.new_instance
-            for case in self.ledger.open_cases
+            case.new_instance and instance_id and instance_id != case.new_instance
+            for case in self.ledger.open_cases_of(node)
         )
 
     def _remember(self, event_id: str) -> None:

@@ -102,7 +102,7 @@ def _node(
 ) -> dict[str, Any]:
     node = snapshot.nodes.get(name)
     view = snapshot.agents.get(name)
-    cases = [case for case in ledger.open_cases if case.node == name]
+    cases = ledger.open_cases_of(name)
     group = rules.group_of(name)
     if view is None:
         health = "no agent heard"

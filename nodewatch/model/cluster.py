@@ -232,6 +232,15 @@ class Snapshot:
             self, "spares", tuple(sorted(name for name, node in self.nodes.items() if node.reason and node.is_spare))
         )
 
+    def partitions_waited_for(self, *, but: str = "") -> frozenset[str]:
+        """Partitions in which a job waits that Slurm may start; jobs of the name `but` are passed over."""
+        return frozenset(
+            name
+            for job in self.jobs.values()
+            if job.is_pending and job.priority > 0 and (not but or job.name != but)
+            for name in job.partition.split(",")
+        )
+
     def jobs_on(self, node: str) -> tuple[SlurmJob, ...]:
         """The active jobs that hold `node`, by job id."""
         return self._jobs_on.get(node, ())

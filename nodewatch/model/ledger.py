@@ -291,6 +291,11 @@ class Ledger:
         """Open cases in the order in which they were opened."""
         return tuple(sorted((c for c in self.cases.values() if c.is_open), key=lambda c: (c.opened_at, c.case_id)))
 
+    def open_cases_of(self, node: str) -> tuple[Case, ...]:
+        """Those of one node: asked for at every message of every agent, where sorting all of them would be work for nothing."""
+        found = (case for case in self.cases.values() if case.node == node and case.is_open)
+        return tuple(sorted(found, key=lambda c: (c.opened_at, c.case_id)))
+
     def is_done(self, key: str) -> bool:
         """Whether the action of that key was carried out."""
         record = self.actions.get(key)

@@ -105,12 +105,7 @@ def _sweep(snapshot: Snapshot, ledger: Ledger, not_these: set[str], rules: Rules
     going = sum(run.action.why != "operator" and is_pending(run, rules, now) for run in ledger.check_runs.values())
     if going >= rules.sweep_at_once:
         return []
-    contested = {
-        name
-        for job in snapshot.jobs.values()
-        if job.is_pending and job.priority > 0
-        for name in job.partition.split(",")
-    }
+    contested = snapshot.partitions_waited_for()
     last: dict[str, float] = {}
     for run in ledger.check_runs.values():
         last[run.action.node] = max(run.at, last.get(run.action.node, 0.0))
@@ -133,7 +128,7 @@ def _sweep(snapshot: Snapshot, ledger: Ledger, not_these: set[str], rules: Rules
     ]
 
 
-def _is_free(node: SlurmNode, snapshot: Snapshot, contested: set[str]) -> bool:
+def _is_free(node: SlurmNode, snapshot: Snapshot, contested: frozenset[str]) -> bool:
     if node.is_spare:
         return node.is_responding and not snapshot.is_busy(node.name)
     return node.is_idle and not snapshot.jobs_on(node.name) and not contested.intersection(node.partitions)

@@ -150,19 +150,9 @@ def machines_of(snapshot: Snapshot) -> dict[str, str]:
     return {name: machine_id(view.instance_id, view.boot_id) for name, view in snapshot.agents.items()}
 
 
-def contested(snapshot: Snapshot) -> frozenset[str]:
-    """Partitions in which a job of somebody's waits."""
-    return frozenset(
-        name
-        for job in snapshot.jobs.values()
-        if job.is_pending and job.priority > 0 and job.name != JOB_NAME
-        for name in job.partition.split(",")
-    )
-
-
 def must_yield(nodes: Collection[str], snapshot: Snapshot, ledger: Ledger) -> str | None:
     """Why a running pair test of `nodes` ends now; None while it may go on."""
-    waiting = contested(snapshot)
+    waiting = snapshot.partitions_waited_for(but=JOB_NAME)
     repaired = {case.node for case in ledger.open_cases if case.is_out}
     for name in sorted(nodes):
         node = snapshot.nodes.get(name)
@@ -175,7 +165,7 @@ def must_yield(nodes: Collection[str], snapshot: Snapshot, ledger: Ledger) -> st
 
 def free_nodes(nodes: Collection[str], snapshot: Snapshot, ledger: Ledger) -> dict[str, str | None]:
     """By node of `nodes`: None where a pair test may use it now, else why not."""
-    waiting = contested(snapshot)
+    waiting = snapshot.partitions_waited_for(but=JOB_NAME)
     cases = {case.node: case.case_id for case in ledger.open_cases}
     return {name: _not_free(name, snapshot, cases, waiting) for name in sorted(nodes)}
 

@@ -75,8 +75,8 @@ def validation_requests(node: str, ledger: Ledger, rules: Rules, now: float) -> 
     restarted controller asks again by itself."""
     cases = tuple(
         (repair.validation_key(case, ledger), "deep")
-        for case in ledger.open_cases
-        if case.node == node and case.step is Step.VALIDATING
+        for case in ledger.open_cases_of(node)
+        if case.step is Step.VALIDATING
     )
     return cases + deep_checks.requests(node, ledger, rules, now)
 
@@ -85,9 +85,8 @@ def reset_requests(node: str, ledger: Ledger) -> tuple[str, ...]:
     """The keys of the GPU resets that the agent of `node` owes an answer to."""
     return tuple(
         repair.reset_key(case)
-        for case in ledger.open_cases
-        if case.node == node
-        and case.step is Step.RESETTING
+        for case in ledger.open_cases_of(node)
+        if case.step is Step.RESETTING
         and ledger.is_done(repair.reset_key(case))
         and repair.reset_key(case) not in ledger.resets
     )

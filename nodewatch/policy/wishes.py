@@ -140,7 +140,7 @@ def refusal(
     known = snapshot.nodes.get(node)
     if known is None:
         return f"Slurm does not know {node}: `sinfo` lists the names"
-    cases = [case for case in ledger.open_cases if case.node == node and case.is_admitted]
+    cases = [case for case in ledger.open_cases_of(node) if case.is_admitted]
     if verb == "drain":
         if reason.lower().startswith(OWNED_PREFIX):
             return f"a reason that begins with {OWNED_PREFIX!r} is what nodewatch itself writes: choose another"

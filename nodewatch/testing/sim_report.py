@@ -132,7 +132,7 @@ class Invariants:
             return
         sim = self._sim
         known = sim.slurm.node_table[node]
-        cases = [case for case in sim.ledger.open_cases if case.node == node and case.is_admitted]
+        cases = [case for case in sim.ledger.open_cases_of(node) if case.is_admitted]
         is_launched = any(case.new_instance for case in cases)
         if known.is_foreign and asked(known) is None and not (is_launched and verb in ("terminate", "address")):
             self._wrong(node, f"{verb} {node}, which somebody else took out of service ({known.reason})")
