@@ -29,33 +29,34 @@ from nodewatch.sensors.systemd import UnitSensor
 
 def sensors_of(config: AgentConfig, boot_id: str) -> list[PolledSensor]:
     """The polled sources. One whose checks are all switched off is never asked."""
+    detected = machine.first_line(config.instance_type_file)
     return [
         NvmlSensor(
             deadline_s=config.nvml_deadline_s,
-            expected=gpus_expected(config, machine.first_line(config.instance_type_file)),
+            expected=gpus_expected(config, detected),
             mode=config.nvml,
-            nvlinks=nvlinks_expected(config, machine.first_line(config.instance_type_file)),
+            nvlinks=nvlinks_expected(config, detected),
         ),
         *dcgm_sensors(
             Dcgm(
                 mode=config.dcgm,
-                expected_gpus=gpus_expected(config, machine.first_line(config.instance_type_file)),
+                expected_gpus=gpus_expected(config, detected),
             ),
             deadline_s=config.dcgm_deadline_s,
         ),
         MountSensor(config.shared_filesystems, deadline_s=config.filesystem_deadline_s),
         *fabric_sensors(config),
         lustre_sensor(LustreClient(hsm_files=config.hsm_files), deadline_s=config.filesystem_deadline_s),
-        neuron_sensor(NeuronMachine(expected=neuron_expected(config, machine.first_line(config.instance_type_file)))),
-        *_host(config, boot_id),
+        neuron_sensor(NeuronMachine(expected=neuron_expected(config, detected))),
+        *_host(config, boot_id, detected),
     ]
 
 
-def _host(config: AgentConfig, boot_id: str) -> list[PolledSensor]:
+def _host(config: AgentConfig, boot_id: str, detected: str) -> list[PolledSensor]:
     in_container = procfs.is_container()
     proved = procfs.proved_type(
         config.instance_type,
-        machine.first_line(config.instance_type_file),
+        detected,
         expect_host=config.expect_host,
         in_container=in_container,
     )
