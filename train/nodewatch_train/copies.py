@@ -5,7 +5,6 @@ verified here. A copy that fails is said and does not stop the run: the checkpoi
 Standard library only; boto3 is imported by S3Copy alone, when it is made.
 """
 
-import os
 import secrets
 import shutil
 import subprocess
@@ -84,8 +83,8 @@ class DirectoryCopy:
             self._directory.mkdir(parents=True, exist_ok=True)
             shutil.copytree(checkpoint, into)
             for path in into.iterdir():
-                _flush(path)
-            _flush(into)
+                manifest.flush(path)
+            manifest.flush(into)
             step = manifest.step_of(checkpoint)
             manifest.adopt(into, step)
             manifest.prune(self._directory, self._keep, up_to=step)
@@ -100,7 +99,7 @@ class DirectoryCopy:
         try:
             shutil.copytree(self._directory / name, into, dirs_exist_ok=True)
             for path in into.iterdir():
-                _flush(path)
+                manifest.flush(path)
         except (OSError, shutil.Error) as error:
             raise CheckpointError(f"it cannot be read from {self._directory} ({error})") from error
 
@@ -185,14 +184,6 @@ class S3Copy:
             yield
         except Exception as error:  # boto3 has many roots of errors
             raise CheckpointError(f"s3://{self._bucket}/{self._prefix} cannot be read: {error}") from error
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _say(sentence: str) -> None:

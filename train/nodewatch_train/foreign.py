@@ -25,6 +25,7 @@ import torch.distributed as dist
 from nodewatch_train import completeness
 from nodewatch_train.checkpoint import RESUME_FROM
 from nodewatch_train.launch import Launch
+from nodewatch_train.manifest import flush
 from nodewatch_train.progress import ProgressLog
 from nodewatch_train.signals import Ask, StopRequest
 
@@ -167,15 +168,7 @@ def flush_tree(path: Path) -> None:
     """Put a file, or all files of a directory, on stable storage, and their names."""
     for top, _, names in os.walk(path) if path.is_dir() else []:
         for name in (*names, "."):
-            _flush(Path(top) / name)
+            flush(Path(top) / name)
     if path.exists():
-        _flush(path)
-        _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        flush(path)
+        flush(path.parent)

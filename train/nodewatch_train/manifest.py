@@ -172,7 +172,7 @@ def adopt(tmp: Path, step: int, *, after: AfterCall | None = None) -> Path:
     root = tmp.parent
     final = root / f"step-{step:08d}"
     with _telling(f"cannot commit checkpoint {final}"):
-        _fsync_directory(tmp)
+        flush(tmp)
         _tell(after, "fsync directory")
         if final.exists():
             # Aside, under a name that newest_verified still reads: it may be the only good one until the next rename.
@@ -180,7 +180,7 @@ def adopt(tmp: Path, step: int, *, after: AfterCall | None = None) -> Path:
             _tell(after, "rename the one before")
         tmp.rename(final)
         _tell(after, "rename")
-        _fsync_directory(root)
+        flush(root)
         _tell(after, "fsync parent")
         for path in root.glob(f"{final.name}.replaced-*"):
             _delete(path)
@@ -392,8 +392,9 @@ def _delete(path: Path) -> None:
     shutil.rmtree(set_aside(path))
 
 
-def _fsync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def flush(path: Path) -> None:
+    """Bring a file's contents, or a directory's entries, to the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
