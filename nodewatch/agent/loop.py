@@ -231,7 +231,12 @@ class Loop:
         return {fd for fd, _ in poll.poll(timeout_ms)}
 
     def _next_at(self) -> float:
-        times: list[float | None] = [cadence.next_at for cadence in self._cadences.values()]
+        times: list[float | None] = [
+            cadence.next_at
+            for name, cadence in self._cadences.items()
+            # Nothing is due of the GPUs while they are reset: a time that has passed would make the loop spin.
+            if self._reset is None or self._sensors[name].reads is not GpuSample
+        ]
         times += [sensor.due_at() for sensor in self._sensors.values()]
         times += [self._hooks.due_at(), self._housekeeping.next_at, self._validator.due_at()]
         if self._streams:
@@ -268,6 +273,9 @@ class Loop:
 
     def _poll_sensors(self, now: float) -> None:
         for name, sensor in self._sensors.items():
+            if self._reset is not None and sensor.reads is GpuSample:
+                # Begun now it would hold the GPUs open, and the driver would refuse to reset them.
+                continue
             reading = sensor.result(now)
             if reading is not None:
                 self._judge(sensor, reading, now)

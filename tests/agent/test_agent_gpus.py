@@ -82,3 +82,22 @@ def test_the_end_of_a_job_is_looked_into_at_once(gpu_node: Node, controller: Fak
         hardware.write("gpu 3 remap_pending 1\n")
     gpu_node.ask("epilog", id="17")
     until(lambda: "gpu.row_remap_pending" in controller.faults(), what="the finding")
+
+
+def test_nobody_of_ours_holds_a_gpu_open_while_they_are_reset(gpu_node: Node, controller: FakeController) -> None:
+    command = gpu_node.home / "reset"
+    seen = gpu_node.home / "children"
+    # What runs beside it is looked at for longer than several readings of NVML are apart.
+    command.write_text(
+        "#!/bin/sh\n"
+        f"for turn in 1 2 3 4 5 6 7 8; do ps -o args= --ppid $PPID | grep -c nvml_child >> {seen}; sleep 0.2; done\n"
+    )
+    command.chmod(0o755)
+    gpu_node.settings |= {"gpu_reset": [str(command)], "gpu_services": []}
+    gpu_node.start()
+    until(lambda: state(controller) == "healthy", what="healthy")
+    controller.requests = [{"kind": "reset_gpu", "key": "c1:reset"}]
+    answer = until(lambda: controller.of_kind("gpu_reset"), what="the answer")[0]
+    assert (answer["key"], answer["ok"]) == ("c1:reset", True)
+    assert seen.read_text().split() == ["0"] * 8
+    until(lambda: state(controller) == "healthy", what="the GPUs are read again")
