@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from nodewatch.lab.layout import AWS_ENVIRONMENT, CLOUD_NETNS, MARK_VARIABLE, La
 from nodewatch.lab.mirror import MIRROR_VARIABLE
 from nodewatch.lab.network import NETNS_DIR
 from nodewatch.lab.plan import load
+from nodewatch.lab.process import through
 from nodewatch.lab.slurm import Shape
 
 CLOUD = "cloud"
@@ -105,7 +105,7 @@ def exec_in(layout: Layout, where: str, argv: tuple[str, ...]) -> NoReturn:
             command = ["nsenter", f"--net={NETNS_DIR / CLOUD_NETNS}", "env", *settings, *_unframed(argv)]
         else:
             command = machine.entering(machine.find(layout, where), _unframed(argv))
-        sys.exit(_run_through(layout, command))
+        sys.exit(through(command, env=os.environ | {MARK_VARIABLE: str(layout.root)}))
 
 
 @lab.command()
@@ -127,7 +127,7 @@ def logs(layout: Layout, where: str, unit: str | None, lines: int) -> NoReturn:
             else:
                 asked = ["journalctl", "--no-pager", "-n", str(lines), *(["-u", unit] if unit else [])]
                 command = machine.entering(found, asked)
-        sys.exit(_run_through(layout, command))
+        sys.exit(through(command, env=os.environ | {MARK_VARIABLE: str(layout.root)}))
 
 
 @lab.command()
@@ -192,18 +192,6 @@ def down(layout: Layout) -> None:
 def _unframed(argv: tuple[str, ...]) -> list[str]:
     # click leaves the `--` in when it stands after the first argument.
     return list(argv[1:] if argv[0] == "--" else argv)
-
-
-def _run_through(layout: Layout, command: list[str]) -> int:
-    """Run with this process's own input and outputs; the exit code as a shell would tell it."""
-    child = subprocess.Popen(command, env=os.environ | {MARK_VARIABLE: str(layout.root)})
-    while True:
-        try:
-            code = child.wait()
-        except KeyboardInterrupt:
-            # The command has had the terminal's Ctrl-C too; what it makes of it decides.
-            continue
-        return code if code >= 0 else 128 - code
 
 
 def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:

@@ -68,6 +68,24 @@ def run(
     return finished
 
 
+def through(argv: Sequence[str | Path], *, env: Mapping[str, str]) -> int:
+    """Run `argv` with this process's own input and outputs, however long; the exit code as a shell would tell it."""
+    child = subprocess.Popen([str(word) for word in argv], env=dict(env))
+    while True:
+        try:
+            _, status = os.waitpid(child.pid, os.WUNTRACED)
+        except KeyboardInterrupt:
+            # The command has had the terminal's Ctrl-C too; what it makes of it decides.
+            continue
+        if os.WIFSTOPPED(status):
+            # A machine that shuts down stops every process before it ends them, and nsenter stops itself with its
+            # child: from outside the machine nobody else would ever wake it.
+            child.send_signal(signal.SIGCONT)
+            continue
+        child.returncode = code = os.waitstatus_to_exitcode(status)
+        return code if code >= 0 else 128 - code
+
+
 def tail(path: Path, lines: int = 6) -> str:
     """The last lines of a log, for an error message; empty when there is none."""
     try:
