@@ -80,6 +80,9 @@ class CloudWatch:
             return
         found = judge(self._ask(wanted), self._clock())
         now = self._clock()
+        if now - self._read_at > 3 * self._period_s:
+            # What stood before a gap in which nothing was known may have gone and come back.
+            self._standing = {}
         seen = {
             (instance, finding.fault, finding.subject): self._standing.get(
                 (instance, finding.fault, finding.subject), now

@@ -69,6 +69,8 @@ class Case:
     """When the present step began."""
     fault_at: float = 0.0
     """When the finding was first made."""
+    admitted_at: float = 0.0
+    """When the guards let it pass; 0 for one that they never did: nothing was done for it."""
     attempt: int = 1
     """Which try of the rung this is, from 1."""
     tried: tuple[Rung, ...] = ()

@@ -1,7 +1,8 @@
 """What the planner saw, small enough for the journal: only what it decides by, and only what changed since the last time.
 
 A picture is a flat table `(kind, name) -> value`. What a decision does not depend on is left out: evidence but for what
-identifies hardware, the names and users of jobs, tags, and of jobs that wait unmarked all but the first of each partition.
+identifies hardware and when an event of EC2 begins, the names and users of jobs, tags, and of jobs that wait unmarked all
+but the first of each partition.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Picture = dict[tuple[str, str], Any]
 """Values are plain JSON."""
 
 _OF_NODES = frozenset({"node", "address", "slurmd", "agent", "verdict", "silent", "validating", "unreachable"})
-_EVIDENCE = ("uuid", "serial")
+_EVIDENCE = ("uuid", "serial", "starts_at")
 
 LEFT_OUT: Mapping[type, frozenset[str]] = {
     # Another for each node: they would keep nodes that change alike from being one line, and have kinds of their own.

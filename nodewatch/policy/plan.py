@@ -38,7 +38,7 @@ def plan(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Plan:
         unclear = verbs.misunderstood(node)
         if unclear is not None:
             held.append(Held(subject=name, why=unclear))
-    _update_open(cases, faults, rules)
+    _update_open(cases, faults, rules, now)
     _open_new(cases, faults, snapshot, ledger, rules, now, held)
     # A storm is told by when and where cases were opened, which nothing below changes: once for each family is enough.
     families = sorted({case.family for case in cases.values()})
@@ -99,7 +99,7 @@ def _faults(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Fau
         if standing.finding.severity < Severity.DEGRADED:
             return
         key = (node, standing.finding.family)
-        if key not in worst or _weight(standing, rules) > _weight(worst[key], rules):
+        if key not in worst or _weight(standing, rules, now) > _weight(worst[key], rules, now):
             worst[key] = standing
 
     for name, view in sorted(snapshot.agents.items()):
@@ -129,7 +129,7 @@ def _of_the_cloud(snapshot: Snapshot, rules: Rules, now: float) -> Iterator[tupl
         view = snapshot.agents.get(instance.node) if instance is not None else None
         if instance is None or not instance.node or not instance.is_alive:
             continue
-        if view is not None and view.instance_id != instance_id:
+        if view is not None and view.instance_id not in ("", instance_id):
             # The name has another machine already: what EC2 says of the old one is no fault of the node.
             continue
         is_heard = view is not None and not is_silent(view, rules, now)
@@ -156,22 +156,31 @@ def _wish(node: SlurmNode, rung: Rung, now: float) -> StandingFinding:
     return StandingFinding(finding=finding, first_at=now, last_at=now)
 
 
-def _weight(standing: StandingFinding, rules: Rules) -> tuple[int, int, float, tuple[str, str]]:
+def _weight(standing: StandingFinding, rules: Rules, now: float) -> tuple[bool, int, int, float, tuple[str, str]]:
     finding = standing.finding
     rung = opening_rung(finding, "", (), rules, 0.0)
-    return (finding.severity, rung, -standing.first_at, finding.identity)
+    # A retirement in two weeks must not hide what is wrong today.
+    is_now = not scheduled.is_far(finding, rules, now)
+    return (is_now, finding.severity, rung, -standing.first_at, finding.identity)
 
 
-def _update_open(cases: dict[str, Case], faults: Faults, rules: Rules) -> None:
-    """A worse finding of the same family joins the case while its machine has not been touched."""
+def _update_open(cases: dict[str, Case], faults: Faults, rules: Rules, now: float) -> None:
+    """A worse finding of the same family joins the case while its machine has not been touched; so does the new time of an
+    event, and what is wrong now takes the place of an event that is far."""
     for case_id, case in cases.items():
         standing = faults.get((case.node, case.family))
         if standing is None or case.step not in (Step.HELD, Step.DRAINING) or case.tried:
             continue
         finding = standing.finding
-        rung = max(case.rung, opening_rung(finding, case.node, (), rules, 0.0))
-        severity = max(case.severity, finding.severity)
-        if rung > case.rung or severity > case.severity:
+        rung = opening_rung(finding, case.node, (), rules, 0.0)
+        severity = finding.severity
+        is_moved = scheduled.is_moved(case, finding)
+        gives_way = (
+            case.step is Step.HELD and scheduled.is_far(case, rules, now) and not scheduled.is_same(case, finding)
+        )
+        if not gives_way:
+            rung, severity = max(case.rung, rung), max(case.severity, severity)
+        if is_moved or gives_way or rung > case.rung or severity > case.severity:
             cases[case_id] = dataclasses.replace(
                 case,
                 rung=rung,
@@ -239,7 +248,8 @@ def _ended_on_same_machine(
         if (
             case.is_open
             or (case.node, case.family) != (node, standing.finding.family)
-            or standing.first_at > case.step_at
+            # EC2's events have no beginning of their own: after a restart of ours an old one looks new.
+            or (standing.first_at > case.step_at and not (case.admitted_at and scheduled.is_same(case, standing.finding)))
         ):
             continue
         if view is None or view.instance_id == (case.new_instance or case.old_instance):
@@ -277,11 +287,17 @@ def _admit(
                 case, step=Step.CLOSED, step_at=now, why="the fault was no longer seen before anything was done"
             )
             continue
-        why = _why_not(case, occupancy, storm_of, snapshot, ledger, rules, now)
+        if (case.node, case.family) not in faults and case.fault == scheduled.FAULT:
+            # Its agent is silent and EC2 shows the event no longer: what may be off must not drain a node.
+            why: str | None = f"EC2's event of {case.node} is told by nobody now: nothing is done for it"
+        else:
+            why = _why_not(case, occupancy, storm_of, snapshot, ledger, rules, now)
         if why is not None:
             held.append(Held(subject=case.node, why=why, case_id=case.case_id))
             continue
-        admitted = dataclasses.replace(case, step=Step.DRAINING, step_at=now, why=f"{case.fault} on {case.subject}")
+        admitted = dataclasses.replace(
+            case, step=Step.DRAINING, step_at=now, admitted_at=now, why=f"{case.fault} on {case.subject}"
+        )
         cases[case.case_id] = admitted
         occupancy.admit(admitted)
 

@@ -101,3 +101,14 @@ def test_without_instances_nobody_is_asked() -> None:
     watch = CloudWatch(ask=cloud.ask, instances=list, clock=FakeClock(NOW))
     watch.look()
     assert (cloud.asked, watch.findings()) == ([], {})
+
+
+def test_what_stood_before_a_gap_is_first_seen_after_it() -> None:
+    cloud, clock = Cloud(), FakeClock(NOW)
+    watch = CloudWatch(ask=cloud.ask, instances=lambda: ["i-1"], clock=clock)
+    cloud.documents = [status("i-1", system="impaired")]
+    watch.look()
+    clock.advance(181)
+    assert watch.findings() == {}
+    watch.look()
+    assert watch.findings()["i-1"][0].first_at == NOW + 181

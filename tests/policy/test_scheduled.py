@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from nodewatch.model.health import Severity
+from nodewatch.model.health import Finding, Remedy, Severity
 from nodewatch.model.ledger import Case, Rung, Step
 from nodewatch.policy.rules import Rules
-from nodewatch.policy.scheduled import jobs_must_go_at, not_yet
+from nodewatch.policy.scheduled import is_far, is_moved, is_same, jobs_must_go_at, not_yet
 
 NOW = 1_000_000.0
 RULES = Rules(event_lead_s=14400.0, event_save_s=600.0)
@@ -61,3 +61,30 @@ def test_another_fault_has_no_schedule() -> None:
 
 def test_jobs_go_before_ec2_ends_them() -> None:
     assert jobs_must_go_at(case(starts_at=NOW + 3600), RULES) == NOW + 3000
+
+
+def finding(subject: str = "i-1 instance-event-1", fault: str = "ec2.event", **evidence: object) -> Finding:
+    return Finding(
+        fault=fault, subject=subject, severity=Severity.DEGRADED, remedy=Remedy.REPLACE, evidence=dict(evidence)
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "is_the_same", "was_moved"),
+    [
+        (finding(starts_at=NOW + 3600), True, False),
+        (finding(starts_at=NOW + 7200), True, True),
+        (finding(), True, True),
+        (finding("i-1 instance-event-2", starts_at=NOW + 7200), False, False),
+        (finding(fault="ec2.system_impaired", starts_at=NOW + 7200), False, False),
+    ],
+)
+def test_an_event_is_known_again_by_its_id_and_may_be_moved(found: Finding, is_the_same: bool, was_moved: bool) -> None:
+    known = case(starts_at=NOW + 3600)
+    assert (is_same(known, found), is_moved(known, found)) == (is_the_same, was_moved)
+
+
+def test_only_an_event_that_is_far_gives_way_to_what_is_wrong_now() -> None:
+    assert is_far(finding(starts_at=NOW + 14401), RULES, NOW)
+    assert not is_far(finding(starts_at=NOW + 14400), RULES, NOW)
+    assert not is_far(finding(), RULES, NOW)
