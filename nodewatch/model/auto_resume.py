@@ -67,6 +67,8 @@ def _parts(text: str) -> dict[str, str]:
         raise ValueError(f"--auto-resume is followed by more than {TEXT_MAX} bytes: write a shorter path")
     found: dict[str, str] = {}
     for word in text.split(","):
+        if not word and "," in text:
+            raise ValueError(f"{text!r} has a comma with nothing beside it")
         key, equals, value = word.partition("=")
         name = key if equals else "default" if word in ("default", "off") else "retries"
         if equals and key not in _KEYS:
@@ -89,7 +91,7 @@ def _judged(text: str, word: str, name: str, value: str) -> str:
         return word
     if name == "dir":
         # What would break a line of the job's environment file, or what a shell prints, is no path of anyone's.
-        if not value.startswith("/") or not value.isprintable():
+        if not value.startswith("/") or any(char < " " or char == "\x7f" for char in value):
             raise ValueError(f"{word!r} in {text!r} is no absolute path: write dir=/PATH")
         return value
     if name == "spares":

@@ -7,9 +7,9 @@ int nodewatch_option_register(spank_t spank, spank_opt_cb_f callback)
 {
 	/* Registered by call: sbatch and salloc do not read a static spank_options[] table. */
 	static char name[] = "auto-resume";
-	static char arginfo[] = "N|off";
-	static char usage[] = "[nodewatch] put the job back in the queue, at its front, when a node breaks "
-			      "under it; at most N times (0-99)";
+	static char arginfo[] = "N,dir=PATH|off";
+	static char usage[] = "[nodewatch] start the job again, at once, when a node breaks under it: at most N "
+			      "times (0-99), from its checkpoints in PATH";
 	static struct spank_option option = { name, arginfo, usage, 2, 0, NULL };
 	spank_err_t rc;
 
@@ -24,10 +24,10 @@ int nodewatch_option_register(spank_t spank, spank_opt_cb_f callback)
 
 int nodewatch_option_typed(struct plugin_context *context, const char *text)
 {
-	if (nodewatch_value_parse(text, VALUE_TYPED, context->value) != 0) {
-		slurm_error("nodewatch: --auto-resume=%s is not understood: write --auto-resume, "
-			    "--auto-resume=N with N from 0 to %d, or --auto-resume=off",
-			    text, NODEWATCH_RESUMES_MAX);
+	char error[NODEWATCH_VALUE_SIZE + 160];
+
+	if (nodewatch_value_parse(text, VALUE_TYPED, context->value, error, sizeof(error)) != 0) {
+		slurm_error("nodewatch: --auto-resume: %s", error);
 		return -1;
 	}
 	context->given = true;

@@ -4,11 +4,13 @@
 
 int nodewatch_remote_option(struct plugin_context *context, const char *text)
 {
+	char error[NODEWATCH_VALUE_SIZE + 160];
+
 	/* Judged at submission; a step must not die here because two machines run two releases of this. */
-	if (nodewatch_value_parse(text, VALUE_FORWARDED, context->value) == 0)
+	if (nodewatch_value_parse(text, VALUE_FORWARDED, context->value, error, sizeof(error)) == 0)
 		context->given = true;
 	else
-		slurm_verbose("nodewatch: ignoring --auto-resume=%s, which this release does not know", text);
+		slurm_verbose("nodewatch: ignoring --auto-resume, which this release does not know: %s", error);
 	return 0;
 }
 

@@ -38,7 +38,7 @@ def test_understood(text: str, expected: AutoResume) -> None:
         ("100", "is not understood"),
         ("-1", "is not understood"),
         ("²", "is not understood"),
-        ("3,", "says N twice"),
+        ("3,", "a comma with nothing beside it"),
         ("3,4", "says N twice"),
         ("3,default", "has a number beside 'default'"),
         ("off,3", "has a number beside 'off'"),

@@ -10,9 +10,10 @@
 static int value(enum value_origin origin, const char *text)
 {
 	char out[NODEWATCH_VALUE_SIZE] = "untouched";
-	int rc = nodewatch_value_parse(text, origin, out);
+	char error[NODEWATCH_VALUE_SIZE + 160] = "";
+	int rc = nodewatch_value_parse(text, origin, out, error, sizeof(error));
 
-	printf("%s\n", out);
+	printf("%s%s%s\n", out, rc == 0 ? "" : " ", error);
 	return rc == 0 ? 0 : 1;
 }
 

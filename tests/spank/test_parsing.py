@@ -4,6 +4,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nodewatch.model.auto_resume import merged, parse
 
 
 def run(parser: Path, *argv: str, stdin: bytes = b"") -> tuple[int, str]:
@@ -23,6 +27,12 @@ def run(parser: Path, *argv: str, stdin: bytes = b"") -> tuple[int, str]:
         ("07", "7"),
         ("99", "99"),
         ("0000001", "1"),
+        ("default", "default"),
+        ("3,dir=/fsx/run1,spares=1", "3,dir=/fsx/run1,spares=1"),
+        ("spares=01,dir=/fsx/run 1=b,3", "3,dir=/fsx/run 1=b,spares=1"),
+        ("dir=/fsx/läufe", "default,dir=/fsx/läufe"),
+        ("spares=0", "default,spares=0"),
+        ("dir=/" + "x" * 895, "default,dir=/" + "x" * 895),
     ],
 )
 def test_accepted(parser: Path, text: str | None, canonical: str) -> None:
@@ -30,11 +40,55 @@ def test_accepted(parser: Path, text: str | None, canonical: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", " ", "-1", "+1", " 1", "1 ", "1x", "0x3", "1.0", "100", "99999999999999999999", "on", "OFF", "yes", "default"],
+    "text", [" ", "-1", "+1", " 1", "1 ", "1x", "0x3", "1.0", "100", "99999999999999999999", "on", "OFF", "yes"]
 )
-def test_refused(parser: Path, text: str) -> None:
-    assert run(parser, "typed", text) == (1, "untouched")
+def test_no_number(parser: Path, text: str) -> None:
+    forms = "write N (0 to 99), default or off, and dir=/PATH or spares=K after a comma"
+
+    assert run(parser, "typed", text) == (1, f'untouched "{text}" is not understood: {forms}')
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", 'nothing follows the "="'),
+        ("3,", "a comma has nothing beside it"),
+        ("3,4", "N is said twice"),
+        ("3,default", "N is said twice"),
+        ("off,3", "N is said twice"),
+        ("off,dir=/a", "off stands alone"),
+        ("dir=/a,dir=/b", "dir is said twice"),
+        ("spares=1,spares=1", "spares is said twice"),
+        ("3,dir=run1", '"dir=run1" is no absolute path: write dir=/PATH'),
+        ("dir=", '"dir=" is no absolute path'),
+        ("dir=/a\x1b[1m", "is no absolute path"),
+        ("3,spares=x", '"spares=x" is no number from 0 to 999'),
+        ("spares=", '"spares=" is no number from 0 to 999'),
+        ("spares=1000", "is no number from 0 to 999"),
+        ("directory=/a", '"directory=/a" is unknown: known are dir=/PATH and spares=K'),
+        ("=", '"=" is unknown'),
+        ("dir=/" + "x" * 896, "more than 900 bytes follow: write a shorter path"),
+    ],
+)
+def test_refused_in_one_sentence(parser: Path, text: str, sentence: str) -> None:
+    code, said = run(parser, "typed", text)
+
+    assert code == 1
+    assert sentence in said
+
+
+@given(st.text(alphabet="0123456789,=dirspaefult/off ²", max_size=30).filter(lambda text: text != ""))
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_it_judges_as_the_controller_does(parser: Path, text: str) -> None:
+    """Two languages, one grammar: what one side accepts and the other does not would be lost in between."""
+    code, said = run(parser, "typed", text)
+
+    try:
+        parse(text)
+    except ValueError:
+        assert code == 1
+    else:
+        assert (code, said) == (0, merged(text, "default"))
 
 
 @pytest.mark.parametrize(

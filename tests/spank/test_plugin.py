@@ -73,6 +73,20 @@ def test_sbatch_with_the_option_in_the_script(stub_slurm: Path, plugin: Path) ->
     )
 
 
+def test_the_directory_and_the_spares_reach_the_job(stub_slurm: Path, plugin: Path) -> None:
+    _, lines = run(stub_slurm, plugin, "sbatch", "allocator", "script=spares=1,dir=/fsx/run1")
+
+    assert "job control NODEWATCH_AUTO_RESUME=default,dir=/fsx/run1,spares=1" in lines
+
+
+@pytest.mark.parametrize("value", ["3,dir=run1", "spares=many", "3,every=5"])
+def test_what_follows_n_is_judged_at_submission(stub_slurm: Path, plugin: Path, value: str) -> None:
+    code, lines = run(stub_slurm, plugin, "sbatch", "allocator", f"script={value}")
+
+    assert code == 1
+    assert len([line for line in lines if line.startswith("error nodewatch: --auto-resume: ")]) == 1
+
+
 def test_sbatch_with_the_option_on_the_command_line(stub_slurm: Path, plugin: Path) -> None:
     """Seen in /proc/self/cmdline before sbatch reads its environment; the callback would come too late."""
     code, lines = run(stub_slurm, plugin, "sbatch", "allocator", "--auto-resume")
@@ -148,8 +162,8 @@ def test_a_wrong_value_is_refused_in_one_sentence(stub_slurm: Path, plugin: Path
 
     assert code == 1
     sentence = (
-        "error nodewatch: --auto-resume=many is not understood: write --auto-resume, --auto-resume=N with N from 0 "
-        "to 99, or --auto-resume=off"
+        'error nodewatch: --auto-resume: "many" is not understood: write N (0 to 99), default or off, and dir=/PATH or '
+        "spares=K after a comma"
     )
     assert [line for line in lines if line.startswith(("error", "info"))] == [sentence]
 
