@@ -9,6 +9,7 @@ from typing import Any
 
 from nodewatch.model.actions import Action, DeepCheck
 from nodewatch.model.health import Severity
+from nodewatch.model.heartbeats import Hang
 from nodewatch.model.pairs import Culprit, PairTest
 
 
@@ -177,6 +178,8 @@ class KnownAgent:
     heard_at: float
     hardware: tuple[str, ...] = ()
     """UUIDs and serial numbers of its GPUs, empty where the agent gave none."""
+    bootstrap: str = ""
+    """Why its lifecycle script failed, empty where it did not say so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,6 +286,8 @@ class Ledger:
     """By key; the last few."""
     pair_culprits: Mapping[str, Culprit] = field(default_factory=dict)
     """By node, until a later pair run of it is good."""
+    hangs: Mapping[int, Hang] = field(default_factory=dict)
+    """By job id, of runs that were judged to hang and have made no step since."""
     replacements: tuple[float, ...] = ()
     """When instances were launched, the last hundred."""
     failed_replacements: int = 0

@@ -8,6 +8,7 @@ from typing import Any
 
 from nodewatch.model import actions as act
 from nodewatch.model.health import Finding, Severity, severity_of
+from nodewatch.model.heartbeats import Hang
 from nodewatch.model.ledger import (
     ActionRecord,
     ActionState,
@@ -24,12 +25,14 @@ from nodewatch.model.ledger import (
     Validated,
 )
 from nodewatch.model.pairs import Culprit, PairJudgement, PairResult, PairRun, PairTest
+from nodewatch.model.plain import from_plain
 from nodewatch.model.records import Record
 from nodewatch.policy import wishes
 from nodewatch.policy.draft import LIMITS, Draft, Limits
 
 _CHECK_RUNS_KEPT = LIMITS.check_runs
 _PAIR_TESTS_KEPT = 20
+_HANGS_KEPT = 500
 _KEEPS_OUT = frozenset({Severity.DEGRADED.word, Severity.FATAL.word})
 
 
@@ -87,8 +90,16 @@ def _agent(draft: Draft, record: Record) -> None:
     if before is not None and before.instance_id == instance and instance:
         # Another boot of the same machine, whose driver misses a GPU or all of them: the hardware is what it was.
         hardware = tuple(dict.fromkeys((*before.hardware, *hardware)))[:128] if hardware else before.hardware
+    if record.kind == "hello":
+        bootstrap = str(record.data.get("bootstrap") or "")[:300]
+    else:
+        bootstrap = before.bootstrap if before is not None and before.instance_id == instance else ""
     known = KnownAgent(
-        boot_id=str(record.data.get("boot_id", "")), instance_id=instance, heard_at=record.at, hardware=hardware
+        boot_id=str(record.data.get("boot_id", "")),
+        instance_id=instance,
+        heard_at=record.at,
+        hardware=hardware,
+        bootstrap=bootstrap,
     )
     draft.table("agents")[node] = known
 
@@ -224,6 +235,18 @@ def _pairs_withdrawn(ledger: Ledger, record: Record) -> Ledger:
 
 def _with_pair_test(ledger: Ledger, test: PairTest) -> Ledger:
     return dataclasses.replace(ledger, pair_tests={**ledger.pair_tests, test.key: test})
+
+
+def _hang_judged(ledger: Ledger, record: Record) -> Ledger:
+    hang = from_plain(Hang, record.data["hang"])
+    # Of those that ended by themselves nobody hears any more: the oldest go.
+    kept = sorted(ledger.hangs.values(), key=lambda known: known.at)[-_HANGS_KEPT + 1 :]
+    return dataclasses.replace(ledger, hangs={**{known.job_id: known for known in kept}, hang.job_id: hang})
+
+
+def _hang_over(ledger: Ledger, record: Record) -> Ledger:
+    left = {job_id: hang for job_id, hang in ledger.hangs.items() if job_id != int(record.data["job_id"])}
+    return dataclasses.replace(ledger, hangs=left)
 
 
 def _job_started(draft: Draft, record: Record) -> None:
@@ -367,4 +390,6 @@ _HANDLERS: Mapping[str, Callable[[Ledger, Record], Ledger]] = {
     "pair_ran": _pair_ran,
     "pairs_judged": _pairs_judged,
     "pairs_withdrawn": _pairs_withdrawn,
+    "hang_judged": _hang_judged,
+    "hang_over": _hang_over,
 }
