@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from nodewatch.model.health import StandingFinding, Verdict
@@ -215,22 +215,17 @@ class Snapshot:
     """By instance id, what EC2's status checks and events say of the machine; empty while that is not known."""
     slurm_error: str | None = None
     ec2_error: str | None = None
+    with_reason: tuple[SlurmNode, ...] = field(init=False, repr=False, compare=False, default=())
+    """The nodes of which somebody wrote a reason, by name: few of many."""
     spares: tuple[str, ...] = field(init=False, repr=False, compare=False, default=())
     """The nodes that we hold as warm spares, by name."""
-    _jobs_on: Mapping[str, tuple[SlurmJob, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _jobs_on: Callable[[str], tuple[SlurmJob, ...]] | None = field(init=False, repr=False, compare=False, default=None)
     _tagged: Mapping[str, tuple[Instance, ...]] | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
-        # Asked for node by node: to look through all jobs and instances each time is quadratic, minutes at 100,000 nodes.
-        jobs_on: dict[str, tuple[SlurmJob, ...]] = {}
-        for _, job in sorted(self.jobs.items()):
-            if job.is_active:
-                for name in dict.fromkeys(job.nodes):
-                    jobs_on[name] = (*jobs_on.get(name, ()), job)
-        object.__setattr__(self, "_jobs_on", jobs_on)
-        object.__setattr__(
-            self, "spares", tuple(sorted(name for name, node in self.nodes.items() if node.reason and node.is_spare))
-        )
+        told = sorted([node for node in self.nodes.values() if node.reason], key=lambda node: node.name)
+        object.__setattr__(self, "with_reason", tuple(told))
+        object.__setattr__(self, "spares", tuple(node.name for node in told if node.is_spare))
 
     def partitions_waited_for(self, *, but: str = "") -> frozenset[str]:
         """Partitions in which a job waits that Slurm may start; jobs of the name `but` are passed over."""
@@ -243,7 +238,10 @@ class Snapshot:
 
     def jobs_on(self, node: str) -> tuple[SlurmJob, ...]:
         """The active jobs that hold `node`, by job id."""
-        return self._jobs_on.get(node, ())
+        if self._jobs_on is None:
+            # Asked for node by node: to look through all jobs each time is quadratic, minutes at 100,000 nodes.
+            object.__setattr__(self, "_jobs_on", _jobs_by_node(self.jobs))
+        return self._jobs_on(node) if self._jobs_on is not None else ()
 
     def is_busy(self, node: str) -> bool:
         """Whether a job, or its clean-up, may still be on `node`; a node that Slurm did not list counts as busy."""
@@ -267,3 +265,19 @@ class Snapshot:
             object.__setattr__(self, "_tagged", found)
         tagged = (self._tagged or {}).get(node, ())
         return tagged[0] if len(tagged) == 1 else None
+
+
+def _jobs_by_node(jobs: Mapping[int, SlurmJob]) -> Callable[[str], tuple[SlurmJob, ...]]:
+    """The active ones of `jobs`, by id, to be asked for by node."""
+    active = [job for job in jobs.values() if not job.states.isdisjoint(_ACTIVE_JOB_STATES)]
+    holder: dict[str, SlurmJob] = {}
+    for job in active:
+        holder.update(dict.fromkeys(job.nodes, job))
+    if len(holder) == sum(len(job.nodes) for job in active):
+        return lambda node: (holder[node],) if node in holder else ()
+    # Nodes that jobs share: a tuple for each node takes several times as long, so only where it is needed.
+    found: dict[str, tuple[SlurmJob, ...]] = {}
+    for job in sorted(active, key=lambda job: job.job_id):
+        for name in dict.fromkeys(job.nodes):
+            found[name] = (*found.get(name, ()), job)
+    return lambda node: found.get(node, ())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from nodewatch.model.cluster import AgentView, Snapshot
 from nodewatch.model.health import Finding, Remedy, Severity, StandingFinding
@@ -14,15 +14,18 @@ def is_silent(view: AgentView, rules: Rules, now: float) -> bool:
     return now - view.heard_at >= rules.agent_silence_s
 
 
-def lost_nodes(snapshot: Snapshot, rules: Rules, now: float) -> Iterator[tuple[str, StandingFinding]]:
-    """(node, finding) for each node whose agent is silent and that a second witness gives up as well.
+def lost_nodes(
+    views: Iterable[AgentView], snapshot: Snapshot, rules: Rules, now: float
+) -> Iterator[tuple[str, StandingFinding]]:
+    """(node, finding) for each node of `views` whose agent is silent and that a second witness gives up as well.
 
     Witnesses: neither the agent's nor slurmd's port could be reached just now, slurmctld has no answer from slurmd, or EC2
     says that the instance does not run. An agent that was never heard is not known, hence not lost.
     """
-    for name, view in sorted(snapshot.agents.items()):
+    for view in views:
         if not is_silent(view, rules, now):
             continue
+        name = view.node
         instance = snapshot.instances.get(view.instance_id)
         node = snapshot.nodes.get(name)
         witnesses = []

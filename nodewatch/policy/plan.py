@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from nodewatch.model import actions as act
 from nodewatch.model.cluster import AgentView, SlurmNode, Snapshot
 from nodewatch.model.health import Finding, NodeState, Remedy, Severity, StandingFinding
-from nodewatch.model.ledger import Case, Ledger, Rung, Step
+from nodewatch.model.ledger import Case, Ledger, MarkedJob, Rung, Step
 from nodewatch.model.plan import Held, Judgement, Plan
 from nodewatch.policy import budgets, deep_checks, guards, pairs, repair, requeue, scheduled, spares, verbs, wishes
 from nodewatch.policy.attempts import due
@@ -34,10 +34,10 @@ def plan(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Plan:
     faults = _faults(snapshot, ledger, rules, now)
     held: list[Held] = []
     cases: dict[str, Case] = {case.case_id: case for case in ledger.open_cases}
-    for name, node in _with_reason(snapshot):
-        unclear = verbs.misunderstood(node)
+    for node in snapshot.with_reason:
+        unclear = None if node.is_ours else verbs.misunderstood(node)
         if unclear is not None:
-            held.append(Held(subject=name, why=unclear))
+            held.append(Held(subject=node.name, why=unclear))
     _update_open(cases, faults, rules, now)
     _open_new(cases, faults, snapshot, ledger, rules, now, held)
     # A storm is told by when and where cases were opened, which nothing below changes: once for each family is enough.
@@ -102,23 +102,27 @@ def _faults(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Fau
         if key not in worst or _weight(standing, rules, now) > _weight(worst[key], rules, now):
             worst[key] = standing
 
-    for name, view in sorted(snapshot.agents.items()):
-        if view.verdict is not None and view.verdict.findings and not is_silent(view, rules, now):
+    # One pass over all agents, and sorted once they are few: of most of a hundred thousand there is nothing to tell.
+    limit_s = rules.agent_silence_s
+    views = [v for v in snapshot.agents.values() if now - v.heard_at >= limit_s or (v.verdict and v.verdict.findings)]
+    views.sort(key=lambda view: view.node)
+    for view in views:
+        if view.verdict is not None and not is_silent(view, rules, now):
             for standing in view.verdict.findings:
-                take(name, standing)
+                take(view.node, standing)
     for name, standing in _of_the_cloud(snapshot, rules, now):
         take(name, standing)
-    for name, standing in lost_nodes(snapshot, rules, now):
+    for name, standing in lost_nodes(views, snapshot, rules, now):
         take(name, standing)
     if ledger.pair_culprits:
         for name, standing in pairs.standing(snapshot, ledger):
             take(name, standing)
     for name, standing in wishes.findings(ledger):
         take(name, standing)
-    for name, node in _with_reason(snapshot):
-        rung = verbs.asked(node)
+    for node in snapshot.with_reason:
+        rung = None if node.is_ours else verbs.asked(node)
         if rung is not None:
-            take(name, _wish(node, rung, now))
+            take(node.name, _wish(node, rung, now))
     return worst
 
 
@@ -137,11 +141,6 @@ def _of_the_cloud(snapshot: Snapshot, rules: Rules, now: float) -> Iterator[tupl
             # EC2 says for minutes after a boot that it does not reach a machine whose agent we hear: we know better.
             if not (is_heard and standing.finding.fault == "ec2.instance_impaired"):
                 yield instance.node, standing
-
-
-def _with_reason(snapshot: Snapshot) -> list[tuple[str, SlurmNode]]:
-    """The nodes of which somebody wrote a reason, by name: few of many."""
-    return sorted((name, node) for name, node in snapshot.nodes.items() if node.reason)
 
 
 def _wish(node: SlurmNode, rung: Rung, now: float) -> StandingFinding:
@@ -249,7 +248,10 @@ def _ended_on_same_machine(
             case.is_open
             or (case.node, case.family) != (node, standing.finding.family)
             # EC2's events have no beginning of their own: after a restart of ours an old one looks new.
-            or (standing.first_at > case.step_at and not (case.admitted_at and scheduled.is_same(case, standing.finding)))
+            or (
+                standing.first_at > case.step_at
+                and not (case.admitted_at and scheduled.is_same(case, standing.finding))
+            )
         ):
             continue
         if view is None or view.instance_id == (case.new_instance or case.old_instance):
@@ -388,11 +390,11 @@ def _jobs(
     held: list[Held],
 ) -> list[Judgement]:
     judgements: list[Judgement] = []
-    recent = [case for case in ledger.cases.values() if not case.is_open and now - case.step_at <= 3600]
-    explaining = requeue.Suspects(
-        sorted((*cases.values(), *recent), key=lambda c: (not c.is_admitted, c.opened_at, c.case_id))
-    )
-    for _, job in sorted(ledger.jobs.items()):
+    recent = [case for case in ledger.cases.values() if now - case.step_at <= 3600 and not case.is_open]
+    candidates = (*cases.values(), *recent)
+    explaining = requeue.Suspects(sorted(candidates, key=lambda c: (not c.is_admitted, c.opened_at, c.case_id)))
+    suspected = {case.node for case in candidates if case.severity >= Severity.FATAL}
+    for job in with_news(suspected, snapshot, ledger):
         decision = requeue.decide(job, explaining, snapshot, ledger, rules, now)
         if decision.judgement is not None:
             judgements.append(decision.judgement)
@@ -403,6 +405,21 @@ def _jobs(
         if case.is_out and case.severity >= Severity.FATAL and case.rung >= Rung.REBOOT:
             held += requeue.interrupted_without_mark(case, snapshot, ledger)
     return judgements
+
+
+def with_news(suspected: set[str], snapshot: Snapshot, ledger: Ledger) -> list[MarkedJob]:
+    """The marked jobs of which anything may follow, by id.
+
+    Left out are the thousands of which `requeue.decide` says nothing: those that Slurm has forgotten, and those that run on nodes
+    none of which is `suspected`.
+    """
+    found = []
+    for job_id in ledger.jobs.keys() & snapshot.jobs.keys():
+        job = ledger.jobs[job_id]
+        runs_well = job.ended_at is None and job.judged_restart < job.restart_count and suspected.isdisjoint(job.nodes)
+        if not runs_well or snapshot.jobs[job_id].is_pending:
+            found.append(job)
+    return sorted(found, key=lambda job: job.job_id)
 
 
 def _subject(action: act.Action) -> str:

@@ -48,7 +48,7 @@ def render(report: Report) -> str:
     """The report as text."""
     figures = report.figures
     lines = [
-        f"{figures['nodes']} nodes, {figures['days']:g} days, {figures['wall_s']:g} s on this machine",
+        f"{figures['nodes']} nodes, {figures['days']:g} days: {figures['wall_s']:g} s, {figures['cpu_s']:g} s of them at work",
         f"availability            {100 * figures['availability']:.3f} % of node hours in service (or a warm spare)",
         f"faults                  {_counts(figures['faults'])}",
         f"storms                  {figures['storms']}, with {figures['storm_reports']} reports",

@@ -57,7 +57,7 @@ class Tally:
     machines_back_s: list[float] = field(default_factory=list)
 
     def planned(self, seconds: float, *, is_first: bool) -> None:
-        """One call of the planner took so long."""
+        """One call of the planner took so long, in seconds of processor time."""
         self.ticks += is_first
         self.tick_s.append(seconds)
 
@@ -80,7 +80,7 @@ class Tally:
         """A node is back in service so long after the fault."""
         self.machines_back_s.append(seconds)
 
-    def report(self, ledger: Ledger, invariants: Invariants, *, wall_s: float) -> Report:
+    def report(self, ledger: Ledger, invariants: Invariants, *, wall_s: float, cpu_s: float) -> Report:
         """All of it."""
         total = self.nodes * self.seconds
         open_cases = Counter(case.step.value for case in ledger.open_cases)
@@ -108,6 +108,7 @@ class Tally:
             "ticks": self.ticks,
             "plan_s": {**quantiles(self.tick_s, digits=5), "sum": round(sum(self.tick_s), 1)},
             "wall_s": round(wall_s, 1),
+            "cpu_s": round(cpu_s, 1),
         }
         return Report(figures=figures, broken=tuple(invariants.sentences))
 
@@ -162,9 +163,12 @@ class Invariants:
         out = {case.node for case in sim.ledger.open_cases if case.is_out and not is_forced(case)}
         if len(out) > sim.rules.max_out * max(1, len(sim.rules.groups)):
             self.broken(f"{len(out)} nodes are out, the limit is {sim.rules.max_out} a group")
-        for job in sim.ledger.jobs.values():
-            if job.requeues and job.requeues > limit_of(job, sim.rules):
-                self.broken(f"job {job.job_id} was started again {job.requeues} times")
+
+    def after_judgement(self, job_id: int) -> None:
+        """A judgement is what counts a restart of a job."""
+        job = self._sim.ledger.jobs.get(job_id)
+        if job is not None and job.requeues > limit_of(job, self._sim.rules):
+            self.broken(f"job {job.job_id} was started again {job.requeues} times")
 
     def _wrong(self, node: str, what: str) -> None:
         self.wrongly_touched.add(node)

@@ -25,7 +25,8 @@ from nodewatch.model.ledger import Case, Ledger, Step
 from nodewatch.model.plan import Plan
 from nodewatch.model.records import Record
 from nodewatch.policy.budgets import is_serving
-from nodewatch.policy.fold import case_to_json, fold
+from nodewatch.policy.draft import Draft
+from nodewatch.policy.fold import case_to_json, fold_into
 from nodewatch.policy.plan import plan, validation_requests
 from nodewatch.policy.rules import Group, Rules
 from nodewatch.testing.ec2 import FakeEc2
@@ -100,6 +101,8 @@ class Simulation:
         self._past: dict[str, list[tuple[float, float, int]]] = {}
         """By node, (begin, end, storm) of the troubles that are over."""
         self._records: list[Record] = []
+        # Kept: what has to be forgotten is found by an index that would be built anew with each.
+        self._draft = Draft(self.ledger)
         self._number = 0
         self._queue: list[tuple[float, int, Callable[[], bool]]] = []
         self._sequence = 0
@@ -126,8 +129,7 @@ class Simulation:
             gc.unfreeze()
 
     def _run(self) -> Report:
-        began = time.monotonic()
-        shown = began
+        began, busy, shown = time.monotonic(), time.process_time(), time.monotonic()
         self._tick()
         while self._queue and self._queue[0][0] < self._end:
             at = self._queue[0][0]
@@ -144,7 +146,9 @@ class Simulation:
                 shown = time.monotonic()
                 self._progress((self.now - _START) / (self._end - _START), self.tally)
         self._count_time(self._end)
-        return self.tally.report(self.ledger, self.invariants, wall_s=time.monotonic() - began)
+        return self.tally.report(
+            self.ledger, self.invariants, wall_s=time.monotonic() - began, cpu_s=time.process_time() - busy
+        )
 
     def machine(self, node: str) -> Machine:
         """The machine that bears `node` now."""
@@ -168,9 +172,9 @@ class Simulation:
                 agents=self._agents,
                 unreachable=frozenset(self._silent),
             )
-            began = time.perf_counter()
+            began = time.process_time()
             decided = plan(snapshot, self.ledger, self.rules, self.now)
-            self.tally.planned(time.perf_counter() - began, is_first=round_number == 0)
+            self.tally.planned(time.process_time() - began, is_first=round_number == 0)
             self._decided(decided)
             for action in decided.actions:
                 self._carry_out(action)
@@ -191,6 +195,8 @@ class Simulation:
             self._note("judged", {**dataclasses.asdict(judgement), "cause": judgement.cause.value})
             self.tally.judged(judgement)
         self._fold()
+        for judgement in decided.judgements:
+            self.invariants.after_judgement(judgement.job_id)
         for case in decided.cases:
             self._case_moved(case)
 
@@ -202,7 +208,7 @@ class Simulation:
         except NodewatchError as error:
             is_capacity = isinstance(error, CapacityError)
             failed = {"key": action.key, "error": str(error), "is_capacity": is_capacity}
-            self._note("failed", {**failed, "error_code": getattr(error, "code", "") or ""})
+            self._note("failed", {**failed, "code": getattr(error, "code", "") or ""})
             self.tally.actions[f"{word} refused"] += 1
             return
         self._note("done", {"key": action.key, "action": act.to_json(action), "result": result})
@@ -634,8 +640,10 @@ class Simulation:
 
     def _fold(self) -> None:
         if self._records:
-            self.ledger = fold(self.ledger, self._records)
+            for record in self._records:
+                fold_into(self._draft, record)
             self._records = []
+            self.ledger = self._draft.ledger()
 
     def _count_time(self, until: float) -> None:
         for name in self.slurm.changed:

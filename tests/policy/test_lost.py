@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nodewatch.model.cluster import AgentView, Instance, SlurmNode, Snapshot
-from nodewatch.model.health import Remedy, Severity
+from nodewatch.model.health import Remedy, Severity, StandingFinding
 from nodewatch.policy.lost import is_silent, lost_nodes
 from nodewatch.policy.rules import Rules
 
@@ -25,6 +25,10 @@ def snapshot(
         instances={"i-1": Instance(instance_id="i-1", state=instance, node="n1")} if instance else {},
         unreachable=frozenset({"n1"} if unreachable else ()),
     )
+
+
+def lost(seen: Snapshot) -> list[tuple[str, StandingFinding]]:
+    return list(lost_nodes(seen.agents.values(), seen, RULES, NOW))
 
 
 @pytest.mark.parametrize("silent_s", [0.0, 14.9, 15.0, 3600.0])
@@ -50,13 +54,13 @@ def test_one_witness_is_enough_and_silence_is_none(
     states: str, unreachable: bool, instance: str | None, witness: str | None
 ) -> None:
     heard = snapshot(silent_s=1.0, states=states, unreachable=unreachable, instance=instance)
-    assert list(lost_nodes(heard, RULES, NOW)) == [], "an agent that speaks is not lost, whatever the others say"
+    assert lost(heard) == [], "an agent that speaks is not lost, whatever the others say"
 
-    lost = list(lost_nodes(snapshot(states=states, unreachable=unreachable, instance=instance), RULES, NOW))
+    found = lost(snapshot(states=states, unreachable=unreachable, instance=instance))
     if witness is None:
-        assert lost == []
+        assert found == []
         return
-    ((node, standing),) = lost
+    ((node, standing),) = found
     assert node == "n1"
     finding = standing.finding
     assert (finding.fault, finding.subject) == ("node.lost", "i-1")
@@ -68,11 +72,11 @@ def test_one_witness_is_enough_and_silence_is_none(
 
 def test_all_witnesses_are_named() -> None:
     seen = snapshot(states="DOWN+NOT_RESPONDING", unreachable=True, instance="terminated")
-    ((_, standing),) = lost_nodes(seen, RULES, NOW)
+    ((_, standing),) = lost(seen)
     assert len(standing.finding.evidence["witnesses"]) == 3
 
 
 def test_an_agent_that_was_never_heard_is_not_lost() -> None:
     node = SlurmNode(name="n9", address="10.0.0.9", states=frozenset({"DOWN", "NOT_RESPONDING"}))
     seen = Snapshot(taken_at=NOW, nodes={"n9": node}, unreachable=frozenset({"n9"}))
-    assert list(lost_nodes(seen, RULES, NOW)) == []
+    assert lost(seen) == []
