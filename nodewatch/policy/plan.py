@@ -410,8 +410,8 @@ def _jobs(
 def with_news(suspected: set[str], snapshot: Snapshot, ledger: Ledger) -> list[MarkedJob]:
     """The marked jobs of which anything may follow, by id.
 
-    Left out are the thousands of which `requeue.decide` says nothing: those that Slurm has forgotten, and those that run on nodes
-    none of which is `suspected`.
+    Left out are the thousands of which `requeue.decide` says nothing: those that Slurm has forgotten, and those that run on
+    nodes none of which is `suspected`.
     """
     found = []
     for job_id in ledger.jobs.keys() & snapshot.jobs.keys():
