@@ -11,6 +11,7 @@ from nodewatch.model.actions import Action, DeepCheck
 from nodewatch.model.health import Severity
 from nodewatch.model.heartbeats import Hang
 from nodewatch.model.pairs import Culprit, PairTest
+from nodewatch.model.witness import Interruption, Witness
 
 
 class Rung(enum.IntEnum):
@@ -135,7 +136,14 @@ class Cause(enum.Enum):
     """Why a marked job was interrupted."""
 
     HARDWARE = "hardware"
+    """A part of a machine."""
+    INFRASTRUCTURE = "infrastructure"
+    """A node was lost, a file system or the network failed."""
     PROGRAM = "program"
+    LIMIT = "limit"
+    """Its time was used up."""
+    PREEMPTION = "preemption"
+    """Slurm gave its nodes to another job."""
     UNKNOWN = "unknown"
 
 
@@ -167,6 +175,14 @@ class MarkedJob:
     judged_node: str = ""
     restarts: bool = False
     """Whether the last judgement was to start it again."""
+    program_requeues: int = 0
+    """How often it was put back although the program itself had failed."""
+    failed_step: int | None = None
+    """The step that its last run failed at, where no fault of a node ended it: another try that gets no further is the last."""
+    witness: Witness | None = None
+    """What its present run's output says, once that has ended."""
+    interruptions: tuple[Interruption, ...] = ()
+    """The last few, the oldest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

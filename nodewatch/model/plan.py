@@ -29,6 +29,8 @@ class Judgement:
     """Whether the job is to be started again."""
     node: str = ""
     """The node that failed under it; empty when none is known to have."""
+    evidence: tuple[str, ...] = ()
+    """What it rests on: sentences, and lines of the job's own output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
