@@ -8,14 +8,18 @@ another release of it, or from anyone who writes the mark into a job's Extra fie
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 RETRIES_MAX = 99
 SPARES_MAX = 999
 TEXT_MAX = 900
 """Bytes: the hooks cut values off at 1000, and half a path would be another directory."""
 _KEYS = ("dir", "spares")
+_PLACE = re.compile(r"\{([^{}]*)\}")
+_PLACES = ("user", "job_name")
+_NOT_IN_A_NAME = re.compile(r"[/,\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +57,77 @@ def merged(text: str, site: str) -> str:
     if "off" in own:
         return "off"
     return _joined({**{key: value for key, value in defaults.items() if key != "off"}, **own})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteDefault:
+    """What `default` stands for in a partition or an account: one `[[auto_resume]]` table of controller.toml."""
+
+    partition: str = ""
+    """Jobs of this partition; empty: of any."""
+    account: str = ""
+    """Jobs of this account; empty: of any."""
+    value: str = "default"
+    """What the user does not say himself, such as `3,dir=/fsx/{user}/{job_name}`."""
+    always: bool = False
+    """Jobs that say nothing at all are marked too; `--auto-resume=off` takes a job out."""
+
+    def __post_init__(self) -> None:
+        if parse(self.value).is_off:
+            raise ValueError("value is 'off': leave the table out, a job without the flag is not resumed")
+        for name in _PLACE.findall(self.value):
+            if name not in _PLACES:
+                raise ValueError(f"{{{name}}} in value is unknown: known are {{user}} and {{job_name}}")
+
+    def is_for(self, partition: str, account: str) -> bool:
+        """Whether a job of `partition` and `account` is meant."""
+        return self.partition in ("", partition) and self.account in ("", account)
+
+    def to_json(self) -> dict[str, Any]:
+        """As the controller tells it to agents."""
+        return {
+            "partition": self.partition,
+            "account": self.account,
+            "value": self.value,
+            "always": self.always,
+        }
+
+
+def site_defaults_from_json(told: Any) -> tuple[SiteDefault, ...]:
+    """Those that a controller told. Raises KeyError, ValueError or TypeError for another shape."""
+    return tuple(
+        SiteDefault(
+            partition=str(item["partition"]),
+            account=str(item["account"]),
+            value=str(item["value"]),
+            always=bool(item["always"]),
+        )
+        for item in told
+    )
+
+
+def effective(text: str | None, defaults: Iterable[SiteDefault], *, partition: str, account: str) -> str | None:
+    """What counts for a job that said `text` (None: it said nothing): its own words, and behind them the first default
+    that is for it. None where the job is not marked.
+
+    A text that is not understood is given back as it is: it is told about where it is read.
+    """
+    mine = next((each for each in defaults if each.is_for(partition, account)), None)
+    if mine is None or (text is None and not mine.always):
+        return text
+    try:
+        return merged("default" if text is None else text, mine.value)
+    except ValueError:
+        return text
+
+
+def resolved(text: str, *, user: str, job_name: str) -> str:
+    """`text` with the user's and the job's name put in; a name that is not known (empty) leaves its place as it is."""
+    for place, name in (("{user}", user), ("{job_name}", job_name)):
+        if name:
+            # A name is one part of a path, whatever it holds; a comma would begin another word.
+            text = text.replace(place, "_" if name in (".", "..") else _NOT_IN_A_NAME.sub("_", name))
+    return text
 
 
 def _joined(parts: Mapping[str, str]) -> str:

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodewatch.model.auto_resume import AutoResume, merged, parse
+from nodewatch.model.auto_resume import (
+    AutoResume,
+    SiteDefault,
+    effective,
+    merged,
+    parse,
+    resolved,
+    site_defaults_from_json,
+)
 
 
 @pytest.mark.parametrize(
@@ -86,3 +94,51 @@ def test_any_text_is_understood_or_refused(text: str) -> None:
         assert str(error)
     else:
         assert parse(merged(text, "default")) == known
+
+
+TRAIN = SiteDefault(partition="train", value="3,dir=/fsx/{user}/{job_name}")
+LLM = SiteDefault(account="llm", value="5", always=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "partition", "account", "expected"),
+    [
+        (None, "train", "llm", None),
+        (None, "debug", "llm", "5"),
+        (None, "debug", "bio", None),
+        ("off", "debug", "llm", "off"),
+        ("default", "train", "llm", "3,dir=/fsx/{user}/{job_name}"),
+        ("2", "train", "", "2,dir=/fsx/{user}/{job_name}"),
+        ("2", "debug", "bio", "2"),
+        ("nonsense", "train", "", "nonsense"),
+    ],
+)
+def test_the_first_default_that_is_for_the_job_counts(
+    text: str | None, partition: str, account: str, expected: str | None
+) -> None:
+    assert effective(text, (TRAIN, LLM), partition=partition, account=account) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "word"), [("off", "leave the table out"), ("x", "is not understood"), ("dir=/{home}", "{home} in value")]
+)
+def test_a_default_that_makes_no_sense(value: str, word: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(word)):
+        SiteDefault(value=value)
+
+
+@pytest.mark.parametrize(
+    ("user", "job_name", "expected"),
+    [
+        ("ada", "run1", "3,dir=/fsx/ada/run1"),
+        ("ada", "../../root,off", "3,dir=/fsx/ada/.._.._root_off"),
+        ("ada", "..", "3,dir=/fsx/ada/_"),
+        ("ada", "", "3,dir=/fsx/ada/{job_name}"),
+    ],
+)
+def test_names_are_one_part_of_the_path(user: str, job_name: str, expected: str) -> None:
+    assert resolved(TRAIN.value, user=user, job_name=job_name) == expected
+
+
+def test_defaults_reach_the_agents() -> None:
+    assert site_defaults_from_json([each.to_json() for each in (TRAIN, LLM)]) == (TRAIN, LLM)
