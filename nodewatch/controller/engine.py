@@ -16,12 +16,14 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
+from nodewatch.controller.heartbeats import Heartbeats
 from nodewatch.effects.evidence import EvidenceStore
 from nodewatch.effects.perform import Ec2Control, SlurmControl, perform
 from nodewatch.errors import CapacityError, Ec2Error, JournalError, NodewatchError
 from nodewatch.model import actions as act
 from nodewatch.model.cluster import AgentView, Instance, SlurmJob, SlurmNode, Snapshot
 from nodewatch.model.health import StandingFinding, Verdict
+from nodewatch.model.heartbeats import dumps_of
 from nodewatch.model.hostlist import expand
 from nodewatch.model.ledger import Ledger
 from nodewatch.model.plan import Held, Plan
@@ -30,6 +32,7 @@ from nodewatch.policy.fold import case_to_json, fold
 from nodewatch.policy.lost import is_silent
 from nodewatch.policy.picture import Picture, change, is_nothing, picture_of, rules_to_json
 from nodewatch.policy.plan import plan, reset_requests, validation_requests
+from nodewatch.policy.progress import HangRules
 from nodewatch.policy.requeue import unrecorded
 from nodewatch.policy.rules import Rules
 
@@ -43,7 +46,9 @@ _SEEN_EVERY_S = 60.0
 """A picture that changed without a decision is written down so often at most: another set of rules may decide by it."""
 _SEEN_WHOLE_S = 86400.0
 """The whole picture is written at the start and so often, that a journal can be replayed from its middle."""
-_AGENT_KINDS = frozenset({"hello", "hardware", "verdict", "validated", "hook_denied", "drained_self", "gpu_reset"})
+_AGENT_KINDS = frozenset(
+    {"hello", "hardware", "verdict", "validated", "hook_denied", "drained_self", "gpu_reset", "stack_dump"}
+)
 
 
 class SlurmClient(SlurmControl, Protocol):
@@ -92,6 +97,7 @@ class Engine:
         may_act: Callable[[], None] = lambda: None,
         store: EvidenceStore | None = None,
         cloud: Callable[[], Mapping[str, tuple[StandingFinding, ...]]] = dict,
+        hang: HangRules | None = None,
     ) -> None:
         """`past` is the journal so far, or its last records where `ledger` is given: what all of it amounts to.
 
@@ -114,6 +120,7 @@ class Engine:
         self._ec2_period_s = ec2_period_s
         self._alive = alive
         self.rules = rules
+        self.heartbeats = Heartbeats(hang or HangRules())
         self._may_act = may_act
         self.ledger: Ledger = _replayed(past) if ledger is None else ledger
         self.story: deque[Record] = deque((r for r in past if r.kind != "seen"), maxlen=_STORY_KEPT)
@@ -143,7 +150,7 @@ class Engine:
 
     # -- what comes in ------------------------------------------------------------------------------------------------
 
-    def receive_agent(self, message: Mapping[str, Any]) -> tuple[list[str], list[dict[str, str]], bool]:
+    def receive_agent(self, message: Mapping[str, Any]) -> tuple[list[str], list[dict[str, Any]], bool]:
         """One message of an agent (docs/interfaces.md section 4): (accepted event ids, requests to it, anything new).
 
         Raises KeyError, ValueError or TypeError for a message of another shape; nothing of it is taken then.
@@ -157,7 +164,7 @@ class Engine:
             "instance_id": str(message.get("instance_id") or ""),
         }
         with self._lock:
-            return self._take(node, identity, verdict, events, _validating(message.get("validation")))
+            return self._take(node, identity, verdict, events, message)
 
     def _take(
         self,
@@ -165,13 +172,15 @@ class Engine:
         identity: Mapping[str, str],
         verdict: Verdict | None,
         events: list[tuple[str, str, dict[str, Any]]],
-        validating: tuple[str, str],
-    ) -> tuple[list[str], list[dict[str, str]], bool]:
+        message: Mapping[str, Any],
+    ) -> tuple[list[str], list[dict[str, Any]], bool]:
         now = self._clock()
         before = self._agents.get(node)
         if before is not None and self._is_stale(node, identity["instance_id"]):
             # The machine that was replaced may still be alive for a while: it must not speak for its successor.
             return [event_id for event_id, _, _ in events], [], False
+        self.heartbeats.take(node, message, now)
+        validating = _validating(message.get("validation"))
         self._agents[node] = AgentView(
             node=node,
             heard_at=now,
@@ -191,14 +200,17 @@ class Engine:
         for event_id, kind, data in events:
             if event_id not in self._seen:
                 self.note(kind, {**data, **identity, "event_id": event_id})
+                if kind == "stack_dump":
+                    self.heartbeats.dumped(node, data)
                 self._remember(event_id)
                 fresh = True
             accepted.append(event_id)
-        requests = [
+        requests: list[dict[str, Any]] = [
             {"kind": "validate", "key": key, "suite": suite}
             for key, suite in validation_requests(node, self.ledger, self.rules, now)
         ]
         requests += [{"kind": "reset_gpu", "key": key} for key in reset_requests(node, self.ledger)]
+        requests += self.heartbeats.requests(node)
         return accepted, requests, fresh
 
     def receive_hook(self, message: Mapping[str, Any]) -> None:
@@ -231,6 +243,7 @@ class Engine:
             self._alive()
             for data in unrecorded(self.snapshot, self.ledger):
                 self.note("job_started", data)
+            self.heartbeats.look(self.snapshot, self.ledger, self.rules, self.note, self._clock())
             with self._lock:
                 ledger, number, now = self.ledger, self._number, self._clock()
             decided = plan(self.snapshot, ledger, self.rules, now)
@@ -347,12 +360,12 @@ class Engine:
             self.note("case", {"case": case_to_json(case)})
         for judgement in decided.judgements:
             self.note("judged", {**dataclasses.asdict(judgement), "cause": judgement.cause.value})
-        self.held = decided.held
+        self.held = (*decided.held, *self.heartbeats.said)
         # Reasons carry countdowns: a second less to wait is no news for the journal.
-        shape = frozenset((item.subject, re.sub(r"[0-9.]+", "#", item.why)) for item in decided.held)
+        shape = frozenset((item.subject, re.sub(r"[0-9.]+", "#", item.why)) for item in self.held)
         if shape != self._held_shape:
             self._held_shape = shape
-            self.note("held", {"held": [dataclasses.asdict(item) for item in decided.held]})
+            self.note("held", {"held": [dataclasses.asdict(item) for item in self.held]})
 
     def _carry_out(self, action: act.Action) -> None:
         self.note("intended", {"action": act.to_json(action)})
@@ -401,8 +414,10 @@ def _agent_event(event: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:
         return str(event["id"]), "reported", {**data, "what": kind}
     if kind == "verdict":
         Verdict.from_json(event["verdict"])
-    if kind in ("validated", "gpu_reset"):
+    if kind in ("validated", "gpu_reset", "stack_dump"):
         data["key"] = str(event["key"])
+    if kind == "stack_dump":
+        data["dumps"] = [dump.to_json() for dump in dumps_of(event)]
     return str(event["id"]), kind, data
 
 
