@@ -19,6 +19,7 @@ _DOWN_BY_SLURM = ("Not responding", "Node unexpectedly rebooted")
 
 _BUSY_FLAGS = frozenset({"ALLOCATED", "MIXED", "COMPLETING"})
 _OUT_FLAGS = frozenset({"DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING"})
+_MAINTENANCE_FLAGS = frozenset({"MAINTENANCE", "MAINT", "RESERVED", "POWERED_DOWN", "POWERING_DOWN", "POWER_DOWN"})
 _ACTIVE_JOB_STATES = frozenset(
     {"RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "STOPPED"}
 )
@@ -40,7 +41,7 @@ class SlurmNode:
     @property
     def is_out(self) -> bool:
         """Slurm starts no new job here (drain or fail flag)."""
-        return bool(self.states & _OUT_FLAGS)
+        return not _OUT_FLAGS.isdisjoint(self.states)
 
     @property
     def is_down(self) -> bool:
@@ -50,7 +51,7 @@ class SlurmNode:
     @property
     def is_busy(self) -> bool:
         """Work of a job, or its clean-up, may still be on the node. DRAIN alone does not say that it is empty."""
-        return bool(self.states & _BUSY_FLAGS)
+        return not _BUSY_FLAGS.isdisjoint(self.states)
 
     @property
     def is_responding(self) -> bool:
@@ -72,7 +73,7 @@ class SlurmNode:
     @property
     def is_in_maintenance(self) -> bool:
         """Reserved by an administrator, or powered away: not ours to touch."""
-        return bool(self.states & {"MAINTENANCE", "MAINT", "RESERVED", "POWERED_DOWN", "POWERING_DOWN", "POWER_DOWN"})
+        return not _MAINTENANCE_FLAGS.isdisjoint(self.states)
 
     @property
     def is_rebooting(self) -> bool:
@@ -130,10 +131,26 @@ class SlurmJob:
     array_task_id: int | None = None
     may_requeue: bool = False
     """Slurm lets it be put back into the queue (`sbatch --requeue`, or JobRequeue=1): its user expects a fresh start."""
+    is_expedited: bool = False
+    """`sbatch --requeue=expedite` (25.11): Slurm itself requeues it after a node's failure or a failed epilog, before all others."""
+    held_by: str = ""
+    """Who holds it in the queue: `user`, `administrator`, `slurm` (a launch that failed, too many requeues), or nobody."""
+    preempted_at: float | None = None
+    het_job_id: int | None = None
+    """The first component of its heterogeneous job: scontrol requeues that one, and all others with it."""
+    het_job_offset: int | None = None
+    account: str = ""
+    stderr_path: str = ""
+    """Where its standard error goes; Slurm's `%` patterns may stand in it."""
 
     @property
     def slurm_id(self) -> str:
-        """What scontrol is given for this job alone: the bare id of an array's own job would mean all its elements."""
+        """What scontrol is given for this job alone: the bare id of an array's own job would mean all its elements.
+
+        Of a heterogeneous job only all components together can be requeued, by the first.
+        """
+        if self.het_job_id is not None:
+            return str(self.het_job_id)
         if self.array_job_id is not None and self.array_task_id is not None:
             return f"{self.array_job_id}_{self.array_task_id}"
         return str(self.job_id)
@@ -141,7 +158,7 @@ class SlurmJob:
     @property
     def is_active(self) -> bool:
         """It holds its nodes, or they are still being cleaned up after it."""
-        return bool(self.states & _ACTIVE_JOB_STATES)
+        return not _ACTIVE_JOB_STATES.isdisjoint(self.states)
 
     @property
     def is_running(self) -> bool:
@@ -156,7 +173,7 @@ class SlurmJob:
     @property
     def has_failed(self) -> bool:
         """It ended by itself or with its node, not by its user, a limit or a preemption."""
-        return bool(self.states & _FAILED_JOB_STATES)
+        return not _FAILED_JOB_STATES.isdisjoint(self.states)
 
     @property
     def has_succeeded(self) -> bool:
@@ -269,7 +286,7 @@ class Snapshot:
 
 def _jobs_by_node(jobs: Mapping[int, SlurmJob]) -> Callable[[str], tuple[SlurmJob, ...]]:
     """The active ones of `jobs`, by id, to be asked for by node."""
-    active = [job for job in jobs.values() if not job.states.isdisjoint(_ACTIVE_JOB_STATES)]
+    active = [job for job in jobs.values() if not _ACTIVE_JOB_STATES.isdisjoint(job.states)]
     holder: dict[str, SlurmJob] = {}
     for job in active:
         holder.update(dict.fromkeys(job.nodes, job))

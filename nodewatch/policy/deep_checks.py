@@ -110,11 +110,14 @@ def _sweep(snapshot: Snapshot, ledger: Ledger, not_these: set[str], rules: Rules
     for run in ledger.check_runs.values():
         last[run.action.node] = max(run.at, last.get(run.action.node, 0.0))
     due: list[tuple[float, str, str, AgentView]] = []
-    for name, node in sorted(snapshot.nodes.items()):
-        view = snapshot.agents.get(name)
-        if name in not_these or view is None or is_silent(view, rules, now) or rules.group_of(name) is None:
+    for name, node in snapshot.nodes.items():
+        # Most nodes of a cluster at work are busy, which is told at once.
+        if node.is_busy or name in not_these or not _is_free(node, snapshot, contested):
             continue
-        if not _is_free(node, snapshot, contested) or now - last.get(name, float("-inf")) < _AGAIN_S:
+        view = snapshot.agents.get(name)
+        if view is None or is_silent(view, rules, now) or rules.group_of(name) is None:
+            continue
+        if now - last.get(name, float("-inf")) < _AGAIN_S:
             continue
         tested = ledger.tested.get(name)
         if tested is None or tested.instance_id != view.instance_id:

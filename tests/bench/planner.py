@@ -3,6 +3,8 @@
 A cluster at work: a job for each five nodes, most of them marked, as many warm spares as one node in a hundred, one node in
 five hundred under repair, and the memory of a busy year (closed cases and actions up to the limits of what is remembered).
 Beside it the worst moment: every tenth node reports the same fault at once. The planner is pure: its processor time is all.
+`walk` is the cost of a bare loop that reads one field of each node and agent: its slope is that of the machine's memory, since
+what fits into the processor's cache at 10,000 nodes does not at 100,000.
 
     python tests/bench/planner.py [--sizes 1000,3000] [--runs 5]
 """
@@ -47,6 +49,8 @@ def planner(sizes: tuple[int, ...] = SIZES, runs: int = 5) -> dict[str, Any]:
             gc.collect()
             gc.freeze()
             row[f"{name}_s"] = round(_seconds(snapshot, ledger, rules, runs), 4)
+            if not share:
+                row["walk_s"] = round(_walk_s(snapshot, runs), 6)
             # The tick after a storm broke out: all its cases are open by then.
             opened = plan(snapshot, ledger, rules, NOW)
             if share:
@@ -55,7 +59,7 @@ def planner(sizes: tuple[int, ...] = SIZES, runs: int = 5) -> dict[str, Any]:
             gc.unfreeze()
         rows.append(row)
         print(json.dumps(row), flush=True)
-    slopes = {name: slope(rows, f"{name}_s") for name in ("quiet", "storm", "storm_goes_on")}
+    slopes = {name: slope(rows, f"{name}_s") for name in ("quiet", "storm", "storm_goes_on", "walk")}
     return {"rows": rows, "slope": slopes}
 
 
@@ -173,6 +177,21 @@ def _seconds(snapshot: Snapshot, ledger: Ledger, rules: Rules, runs: int) -> flo
         decided = plan(fresh, ledger, rules, NOW)
         times.append(time.process_time() - began)
         assert isinstance(decided, Plan)
+    return statistics.median(times)
+
+
+def _walk_s(snapshot: Snapshot, runs: int) -> float:
+    """The median time of a loop over all nodes and agents that does nothing."""
+    times = []
+    for _ in range(runs):
+        began = time.process_time()
+        count = 0
+        for node in snapshot.nodes.values():
+            count += node.states is None
+        for view in snapshot.agents.values():
+            count += view.verdict is None
+        times.append(time.process_time() - began)
+        assert count == 0
     return statistics.median(times)
 
 
