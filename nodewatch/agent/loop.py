@@ -19,9 +19,11 @@ from nodewatch.agent.deep import DeepTool
 from nodewatch.agent.gpu_reset import GpuReset, ResetDone
 from nodewatch.agent.hook_socket import HookRequest, HookSocket
 from nodewatch.agent.metrics import Measurements
+from nodewatch.agent.progress import Progress
 from nodewatch.agent.runner import Cadence, run_check
 from nodewatch.agent.self_drain import SelfDrain
 from nodewatch.agent.spool import Spool
+from nodewatch.agent.stack_dump import StackDumps
 from nodewatch.agent.state import State, StateFile
 from nodewatch.agent.tally import HookMisses, Tally
 from nodewatch.agent.validation import SUITES, Answers, Given, Validator
@@ -80,6 +82,8 @@ class Loop:
         watchdog_s: float | None,
         validate_timeout_s: float,
         hook_misses: Path,
+        progress: Progress,
+        stack_dump: Sequence[str] = (),
     ) -> None:
         self._checks = checks
         self._rules = rules
@@ -101,6 +105,13 @@ class Loop:
             clear_after=rules.clear_after,
         )
         self._misses = HookMisses(hook_misses)
+        self._progress = progress
+        self._dumps = StackDumps(
+            progress.ranks,
+            command=stack_dump,
+            tell=lambda content: self.emit("stack_dump", content),
+            is_told=self.is_told,
+        )
         self._tally = Tally()
         self._memory, self._verdict, _ = verdicts.fold(state.memory, (), time.time(), rules)
         self._reporter: Reporter | None = None
@@ -202,6 +213,7 @@ class Loop:
             self._serve_requests(now)
             self._validator.step(now)
             self._advance_reset(now)
+            self._dumps.step(now)
             self._advance_drain(now)
             if self._housekeeping.is_due(now):
                 self._keep_house(now)
@@ -210,6 +222,7 @@ class Loop:
         for sensor in self._sensors.values():
             sensor.close()
         self._validator.close()
+        self._dumps.close()
         if self._reset is not None:
             self._reset.close()
         if self._drain is not None:
@@ -221,6 +234,7 @@ class Loop:
         fds = [self._wake_pipe.read_fd, *self._hooks.filenos()]
         fds += [fd for sensor in self._sensors.values() for fd in sensor.filenos()]
         fds += self._validator.filenos()
+        fds += self._dumps.filenos()
         fds += self._reset.filenos() if self._reset is not None else ()
         fds += [] if log_fd is None else [log_fd]
         fds += self._drain.filenos() if self._drain is not None else ()
@@ -238,7 +252,7 @@ class Loop:
             if self._reset is None or self._sensors[name].reads is not GpuSample
         ]
         times += [sensor.due_at() for sensor in self._sensors.values()]
-        times += [self._hooks.due_at(), self._housekeeping.next_at, self._validator.due_at()]
+        times += [self._hooks.due_at(), self._housekeeping.next_at, self._validator.due_at(), self._dumps.due_at()]
         if self._streams:
             times.append(self._stream_cadence.next_at)
             if self._log.is_open and self._log.fileno() is None:
@@ -292,6 +306,8 @@ class Loop:
 
     def _judge(self, sensor: PolledSensor, reading: Reading, now: float) -> None:
         began = self._reading_began.pop(sensor.name, now)
+        if isinstance(reading.sample, GpuSample):
+            self._progress.gpus.take(reading.sample)
         validation = self._validator.now
         is_hastened = began >= self._hastened.get(sensor.name, _NEVER)
         if is_hastened:
@@ -366,6 +382,8 @@ class Loop:
                 self._ask_validation(key, request, now)
             elif kind == "reset_gpu":
                 self._ask_reset(key, now)
+            elif kind == "stack_dump":
+                self._dumps.ask(key, request.get("job"), now)
             elif kind == "forget":
                 self._forget(key, request.get("family"))
             else:

@@ -20,6 +20,7 @@ from nodewatch.agent import metrics
 from nodewatch.agent.hook_socket import HookSocket
 from nodewatch.agent.identity import Identified
 from nodewatch.agent.loop import Loop
+from nodewatch.agent.progress import Progress
 from nodewatch.agent.readings import sensors_of
 from nodewatch.agent.self_drain import SelfDrain
 from nodewatch.agent.sender import Link, NoSender, Sender
@@ -44,6 +45,7 @@ from nodewatch.model.samples import KmsgSample
 from nodewatch.policy.verdicts import CheckRule, Rules
 from nodewatch.sensors import machine
 from nodewatch.sensors.deep.suite import Suite, deep_sensors
+from nodewatch.sensors.heartbeats import HeartbeatFiles
 from nodewatch.sensors.kmsg import KernelLog
 from nodewatch.sensors.reading import PolledSensor
 from nodewatch.service import Notifier, watchdog_interval_s
@@ -113,6 +115,7 @@ def _serve(config: AgentConfig, checks: Mapping[str, CheckSettings]) -> int:
             else sensor
             for sensor in sensors_of(config, boot_id)
         ]
+        progress = Progress(HeartbeatFiles(config.jobs_dir, clock=time.time))
         suite = _deep_suite(config)
         checks = readable(checks, [*sensors, *suite.sensors])
         loop = Loop(
@@ -142,10 +145,14 @@ def _serve(config: AgentConfig, checks: Mapping[str, CheckSettings]) -> int:
             watchdog_s=watchdog_s,
             validate_timeout_s=config.validate_timeout_s,
             hook_misses=config.hook_misses,
+            progress=progress,
+            stack_dump=config.stack_dump,
         )
-        sender = _sender(config, node, boot_id, loop, spool)
+        sender = _sender(config, node, boot_id, loop, spool, progress)
         loop.report_to(sender)
+        progress.start()
         _run(config, loop, sender, notifier, checks)
+        progress.stop()
         spool.close()
     finally:
         hooks.close()
@@ -204,7 +211,9 @@ def _hook_socket(config: AgentConfig) -> HookSocket:
     return HookSocket(config.socket, uids=(owner, os.geteuid()), owner=owner)
 
 
-def _sender(config: AgentConfig, node: str, boot_id: str, loop: Loop, spool: Spool) -> Sender | NoSender:
+def _sender(
+    config: AgentConfig, node: str, boot_id: str, loop: Loop, spool: Spool, progress: Progress
+) -> Sender | NoSender:
     if not config.controller_url:
         return NoSender()
     munge = Munge(socket=Path(config.munge_socket) if config.munge_socket else None)
@@ -219,7 +228,8 @@ def _sender(config: AgentConfig, node: str, boot_id: str, loop: Loop, spool: Spo
     }
 
     def describe() -> dict[str, Any]:
-        return {**header, "sent_at": time.time(), "verdict": loop.verdict.to_json(), "validation": loop.progress}
+        state = {"sent_at": time.time(), "verdict": loop.verdict.to_json(), "validation": loop.progress}
+        return {**header, **state, **progress.part()}
 
     return Sender(
         link=Link(config.controller_url, seal=munge.encode),
@@ -227,6 +237,7 @@ def _sender(config: AgentConfig, node: str, boot_id: str, loop: Loop, spool: Spo
         describe=describe,
         heartbeat_s=config.heartbeat_s,
         on_requests=loop.request,
+        on_sent=progress.sent,
     )
 
 

@@ -120,14 +120,17 @@ class Sender(threading.Thread):
         describe: Callable[[], Mapping[str, Any]],
         heartbeat_s: float,
         on_requests: Callable[[Sequence[Mapping[str, Any]]], None],
+        on_sent: Callable[[Mapping[str, Any]], None] = lambda _message: None,
     ) -> None:
-        """`describe` gives the message without its events; it and `on_requests` are called from this thread."""
+        """`describe` gives the message without its events, `on_sent` gets what the controller has taken of that; they and
+        `on_requests` are called from this thread."""
         super().__init__(name="sender", daemon=True)
         self._link = link
         self._spool = spool
         self._describe = describe
         self._heartbeat_s = heartbeat_s
         self._on_requests = on_requests
+        self._on_sent = on_sent
         self._wake = threading.Event()
         self._stopping = False
         self._random = random.Random()
@@ -175,8 +178,9 @@ class Sender(threading.Thread):
     def send_once(self) -> bool:
         """One message with the oldest events. True when it was taken and more events wait."""
         events = self._spool.batch()
+        message = self._describe()
         try:
-            answer = self._link.post({**self._describe(), "events": events})
+            answer = self._link.post({**message, "events": events})
         except ChannelError as error:
             self.failures += 1
             if self.error is None:
@@ -188,6 +192,7 @@ class Sender(threading.Thread):
         self.failures, self.error = 0, None
         self.sent += 1
         self.last_contact = time.monotonic()
+        self._on_sent(message)
         self._spool.accept(answer.accepted)
         if answer.requests:
             self._on_requests(answer.requests)

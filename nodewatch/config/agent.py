@@ -122,6 +122,10 @@ class AgentConfig:
         "nvidia-persistenced.service",
     )
     """Services that may hold a GPU: those that run are stopped before a reset and started after it."""
+    jobs_dir: Path = Path("/run/nodewatch/jobs")
+    """The directories of this node's jobs, a directory by job id: what their programs are told, and their heartbeats."""
+    stack_dump: tuple[str, ...] = ("py-spy", "dump", "--nonblocking", "--pid")
+    """The command that shows where a process of a job that hangs is; its process id is added. Empty: nobody looks."""
     deep: DeepConfig = field(default_factory=DeepConfig)
     """The long diagnostics of a deep validation: see config/deep.py."""
     checks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
