@@ -11,6 +11,7 @@ from nodewatch.config.pairs import PairsConfig
 from nodewatch.errors import ConfigError
 from nodewatch.model.hostlist import expand
 from nodewatch.policy import capacity
+from nodewatch.policy.progress import HangRules
 from nodewatch.policy.rules import Group, Rules
 
 _SLURM_CLIENTS = ("auto", "pyslurm", "commands")
@@ -55,6 +56,8 @@ class ControllerConfig:
     """Limits, waits and preferences: see policy/rules.py."""
     pairs: PairsConfig = field(default_factory=PairsConfig)
     """NCCL between idle nodes: see config/pairs.py."""
+    hang: HangRules = field(default_factory=HangRules)
+    """Jobs that make no step any more: see policy/progress.py."""
     groups: tuple[Group, ...] = ()
     """The nodes to look after."""
 

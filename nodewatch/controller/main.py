@@ -67,7 +67,7 @@ class Controller:
         self._problems: list[str] = []
         self.stood_down = ""
         registry = CollectorRegistry()
-        registry.register(EngineCollector(engine))
+        registry.register(EngineCollector(engine, clock))
         self._agents = AgentServer(
             (config.listen_address, config.listen_port),
             decode=munge.decode,
@@ -238,6 +238,7 @@ def build(
         may_act=fence.check,
         store=store,
         cloud=dict if watch is None else watch.findings,
+        hang=config.hang,
     )
     return Controller(config, engine, munge, choice, watch, clock), journal
 

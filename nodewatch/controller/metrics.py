@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from nodewatch.controller.engine import Engine
 from nodewatch.model.health import NodeState
 
+_MOST_JOBS = 200
+"""Jobs that are told one by one: each is a series of its own."""
+
 
 class EngineCollector:
     """Reads frozen values only, so a scrape never waits for a tick."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, clock: Callable[[], float] = time.time) -> None:
         self._engine = engine
+        self._clock = clock
 
     def collect(self) -> Iterable[Metric]:
         """All metrics at this moment."""
@@ -52,3 +57,23 @@ class EngineCollector:
             outcome = "failed" if name.endswith("_failed") else "done"
             actions.add_metric([name.removesuffix("_failed"), outcome], count)
         yield actions
+        yield from self._progress()
+
+    def _progress(self) -> Iterator[Metric]:
+        step = GaugeMetricFamily(
+            "nodewatch_job_last_step",
+            "The lowest step of a marked job's ranks, as their heartbeats say",
+            labels=["job"],
+        )
+        still = GaugeMetricFamily(
+            "nodewatch_job_seconds_since_step", "Since any rank of a marked job made a step", labels=["job"]
+        )
+        known = self._engine.heartbeats.steps(self._clock())
+        marked = sorted(known.keys() & self._engine.ledger.jobs.keys())
+        # The newest: a job that is older is one of many, and `nodewatch job` tells of it.
+        for job_id in marked[-_MOST_JOBS:]:
+            last, seconds = known[job_id]
+            step.add_metric([str(job_id)], last)
+            still.add_metric([str(job_id)], seconds)
+        yield step
+        yield still

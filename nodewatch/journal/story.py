@@ -48,6 +48,8 @@ def _about_node(record: Record, node: str | None) -> str | None:
             return f"the agent's GPU reset {'worked' if data.get('ok') else 'failed'}: {data.get('said')}"
         case "pairs_asked" | "pair_ran" | "pairs_judged" if node in data["nodes"]:
             return _pairs(record.kind, data, str(node))
+        case "slow_node" if data.get("node") == node:
+            return str(data.get("text"))
         case "hook_denied" if data.get("node") == node:
             return f"a job was turned away: {data.get('reason', '')}"
         case "drained_self" if data.get("node") == node:
@@ -76,6 +78,12 @@ def _about_job(record: Record, job_id: int | None) -> str | None:
             )
         case "job_ended" if data["job_id"] == job_id:
             return f"run {data['restart_count'] + 1} ended with exit code {data.get('exit_code')}"
+        case "hang_suspected" if data["job_id"] == job_id:
+            return f"may hang: {data['text']}; asked where it hangs: {', '.join(data['asked'])}"
+        case "hang_judged" if data["job_id"] == job_id:
+            return f"hangs: {data['hang']['text']}"
+        case "hang_over" if data["job_id"] == job_id:
+            return "makes steps again"
         case "judged" if data["job_id"] == job_id:
             return f"judged {data['cause']}: {data['text']}"
         case "done" if data["action"].get("job_id") == job_id:
