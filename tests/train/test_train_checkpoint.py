@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from live_run import TRAIN
 from nodewatch_train import manifest
 from nodewatch_train.checkpoint import Checkpointer
+from nodewatch_train.digest import digest_of
 from nodewatch_train.manifest import CheckpointError, RefusedError
 from nodewatch_train.staging import Staging, tensors
 from nodewatch_train.storage import HashedFile, write_tensor
@@ -161,6 +163,36 @@ def test_torch_load_reads_what_write_tensor_writes(tmp_path: Path, tensor: torch
     read = torch.load(tmp_path / "x", weights_only=True)
     assert (read.dtype, read.shape) == (tensor.dtype, tensor.shape)
     assert torch.equal(read.to(torch.complex64), tensor.to(torch.complex64))
+
+
+@pytest.mark.parametrize("writers", [0, 1, 4])
+@pytest.mark.parametrize("size", [0, 1, 4096, 4 * 2**20, 4 * 2**20 + 1, 21_000_001])
+def test_what_is_hashed_is_what_is_in_the_file(tmp_path: Path, size: int, writers: int) -> None:
+    content = random.Random(size).randbytes(size)
+    with (
+        ThreadPoolExecutor(max(1, writers)) as pool,
+        HashedFile(tmp_path / "x", writer=pool if writers else None) as out,
+    ):
+        out.write(content[:100])
+        out.write(bytearray(content[100:]))
+        entry = out.flushed()
+    assert (tmp_path / "x").read_bytes() == content
+    assert entry == digest_of(tmp_path / "x")
+
+
+def test_a_save_that_is_waited_for_makes_no_copy(tmp_path: Path, jobs: list[Job]) -> None:
+    job = Job(tmp_path)
+    jobs.append(job)
+    losses = [job.step() for _ in range(3)]
+    weight = job.model[0].weight
+    assert Staging().begin({"w": weight}, later=frozenset(), in_place=True).of(weight).data_ptr() == weight.data_ptr()
+    job.checkpointer.save(3)
+    job.step()
+    job.checkpointer.close()
+    again = Job(tmp_path)
+    jobs.append(again)
+    assert again.checkpointer.resume() == 3
+    assert again.data.at == len(losses)
 
 
 def test_a_part_that_was_not_saved_starts_anew_and_is_said(

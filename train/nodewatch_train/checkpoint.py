@@ -137,7 +137,7 @@ class Checkpointer:
 
         Raises CheckpointError on every rank when any of them could not write.
         """
-        self.begin_save(step)
+        self._start(step, in_place=True)
         saved = self.wait()
         assert saved is not None
         return saved
@@ -147,6 +147,9 @@ class Checkpointer:
 
         A save that still runs is waited for first, and its error raised.
         """
+        self._start(step, in_place=False)
+
+    def _start(self, step: int, *, in_place: bool) -> None:
         self.wait()
         began = time.monotonic()
         if self._staging is None:
@@ -158,7 +161,7 @@ class Checkpointer:
         staged: Any = None
         failed: CheckpointError | None = None
         try:
-            staged = self._staging.begin(state, later=self._later)
+            staged = self._staging.begin(state, later=self._later, in_place=in_place)
         except CheckpointError as error:
             failed = error  # said to the others in the background, who would wait for us there otherwise
         else:

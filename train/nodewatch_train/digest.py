@@ -57,10 +57,9 @@ class Digest:
                 self._done.append(f"{self._crc:08x}")
                 self._crc, self._room = 0, CHUNK_BYTES
             part = view[: self._room]
-            crc = zlib.crc32(part)
-            empty = self._room == CHUNK_BYTES
-            self._crc = crc if empty else combined(self._crc, crc, len(part))
-            self._since = combined(self._since, crc, len(part)) if self._since else crc
+            before, self._crc = self._crc, zlib.crc32(part, self._crc)
+            # Read once for both sums: they differ by what came before, carried on over these bytes.
+            self._since = combined(self._since ^ before, self._crc, len(part))
             if not self._done:
                 self._whole.update(part)  # the file may end within its first chunk
             self._room -= len(part)

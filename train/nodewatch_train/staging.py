@@ -67,9 +67,10 @@ class Staging:
     def __init__(self) -> None:
         self._buffers: dict[str, torch.Tensor] = {}
 
-    def begin(self, state: Mapping[str, Any], *, later: frozenset[str]) -> Staged:
+    def begin(self, state: Mapping[str, Any], *, later: frozenset[str], in_place: bool = False) -> Staged:
         """Copy the tensors of a nested state. Those under a path that begins with a name in `later` are left to `finish`.
 
+        in_place: nothing will change before all is written, and so what lies in the host's memory is not copied.
         Raises CheckpointError for a kind of tensor that is not known.
         """
         pairs: list[tuple[str, torch.Tensor, torch.Tensor]] = []
@@ -77,6 +78,9 @@ class Staging:
         with torch.no_grad():
             for path, tensor in tensors(state):
                 local = local_part(path, tensor)
+                if in_place and local.device.type == "cpu":
+                    copies[id(tensor)] = local
+                    continue
                 copy = copies[id(tensor)] = self._buffer(path, local)
                 if any(path == name or path.startswith(f"{name}/") for name in later):
                     pairs.append((path, local, copy))

@@ -1,16 +1,20 @@
 """Writes a rank's share of a checkpoint in the format of torch.distributed.checkpoint, flushed and hashed on the way.
 
 torch's own writer passes every tensor through a Python stream piece by piece, and the files would have to be read again
-for their checksums. Here each of a few threads writes one file straight from the tensors' memory.
+for their checksums. Here each of a few threads writes one file, and hashes the next piece while one is on its way to the disk.
 """
 
 import ctypes
+import errno
+import fcntl
 import io
+import mmap
 import os
 import pickle
 import struct
-from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
+from collections import OrderedDict, deque
+from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Future as Pending
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,8 +32,10 @@ from nodewatch_train.staging import Staged
 
 _MAX = 0xFFFFFFFF
 _PIECE = 4 * 2**20
-"""Bytes between two calls of write: small enough to be hashed while still in the cache, and that the file system writes them
-to the disk while the next are hashed."""
+"""Bytes of one write, a multiple of every page size: small enough to be hashed while still in the cache, large enough for a
+disk or a Lustre server to take it at full speed."""
+_AHEAD = 2
+"""Pieces of one file on their way to the disk at a time."""
 
 
 class StagedPlanner(DefaultSavePlanner):
@@ -58,8 +64,13 @@ class HashingWriter(FileSystemWriter):
         buckets = [bucket for bucket in _spread(plan.items, self._threads) if bucket]
         named = {f"{prefix}{number}.distcp": bucket for number, bucket in enumerate(buckets)}
         results: list[WriteResult] = []
-        with ThreadPoolExecutor(max_workers=self._threads, thread_name_prefix="checkpoint-write") as pool:
-            running = {name: pool.submit(self._write_file, name, items, planner) for name, items in named.items()}
+        with (
+            ThreadPoolExecutor(max_workers=self._threads * _AHEAD, thread_name_prefix="checkpoint-write") as writer,
+            ThreadPoolExecutor(max_workers=self._threads, thread_name_prefix="checkpoint-hash") as pool,
+        ):
+            running = {
+                name: pool.submit(self._write_file, name, items, planner, writer) for name, items in named.items()
+            }
             for name, future in running.items():
                 written, self.entries[name] = future.result()
                 results += written
@@ -68,10 +79,10 @@ class HashingWriter(FileSystemWriter):
         return done
 
     def _write_file(
-        self, name: str, items: list[WriteItem], planner: SavePlanner
+        self, name: str, items: list[WriteItem], planner: SavePlanner, writer: Executor
     ) -> tuple[list[WriteResult], FileEntry]:
         results = []
-        with HashedFile(self._directory / name) as out:
+        with HashedFile(self._directory / name, writer=writer) as out:
             for item in items:
                 offset = out.digest.size
                 data = planner.resolve_data(item)
@@ -87,26 +98,59 @@ class HashingWriter(FileSystemWriter):
 
 
 class HashedFile:
-    """A new file that is written from its beginning to its end, straight to the kernel."""
+    """A new file that is written from its beginning to its end, past the page cache where the file system allows it.
 
-    def __init__(self, path: Path) -> None:
+    What comes is copied into one of a few buffers, hashed there, and written by `writer` while the next one is filled: so the
+    disk, the hashing and the copy go on at the same time. The kernel would copy it too, into its cache, and only an fsync
+    in the end would wait for the disk. writer: where the writing is done; in the caller's thread without one.
+    """
+
+    def __init__(self, path: Path, *, writer: Executor | None = None) -> None:
         self.digest = Digest()
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        self._writer = writer
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._direct = True
+        try:
+            self._descriptor = os.open(path, flags | os.O_DIRECT, 0o644)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            # A file system without direct writes. ext4 has made the file by then, older tmpfs has not.
+            self._direct = False
+            self._descriptor = os.open(path, flags & ~os.O_EXCL, 0o644)
+        self._buffer: mmap.mmap | None = None
+        self._filled = 0
+        self._offset = 0
+        self._running: deque[tuple[Pending[None], mmap.mmap]] = deque()
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         view = memoryview(data).cast("B")
-        for start in range(0, len(view), _PIECE):
-            piece = view[start : start + _PIECE]
-            self.digest.update(piece)
-            while len(piece):
-                piece = piece[os.write(self._descriptor, piece) :]
+        done = 0
+        while done < len(view):
+            if self._buffer is None:
+                self._buffer = self._next_buffer()
+            buffer = self._buffer
+            part = view[done : done + _PIECE - self._filled]
+            _copy(buffer, self._filled, part)
+            # The copy and not the original: what is hashed is what is written, whatever changes meanwhile.
+            with memoryview(buffer) as copied:
+                self.digest.update(copied[self._filled : self._filled + len(part)])
+            self._filled += len(part)
+            done += len(part)
+            if self._filled == _PIECE:
+                self._hand_over(buffer)
         return len(view)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Nothing is to be done: what is held back is written by `flushed`."""
 
     def flushed(self) -> FileEntry:
         """Wait until all is on stable storage, and say what it is."""
+        while self._running:
+            self._running.popleft()[0].result()
+        if self._buffer is not None:
+            self._no_longer_direct()  # the end of a file is no whole page
+            self._put(self._buffer, self._filled, self._offset)
         os.fsync(self._descriptor)
         return self.digest.entry()
 
@@ -116,7 +160,55 @@ class HashedFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._descriptor)
+        try:
+            for running, _ in self._running:
+                running.exception()  # it still reads its buffer and writes to the descriptor
+        finally:
+            os.close(self._descriptor)
+
+    def _next_buffer(self) -> mmap.mmap:
+        if len(self._running) < _AHEAD:
+            return mmap.mmap(-1, _PIECE)  # begins on a page, which direct writes need
+        running, buffer = self._running.popleft()
+        running.result()
+        return buffer
+
+    def _hand_over(self, full: mmap.mmap) -> None:
+        offset = self._offset
+        self._offset += _PIECE
+        self._filled = 0
+        if self._writer is None:
+            self._put(full, _PIECE, offset)
+        else:
+            self._running.append((self._writer.submit(self._put, full, _PIECE, offset), full))
+            self._buffer = None
+
+    def _put(self, buffer: mmap.mmap, count: int, offset: int) -> None:
+        with memoryview(buffer) as view:
+            done = 0
+            while done < count:
+                with view[done:count] as left:
+                    try:
+                        done += os.pwrite(self._descriptor, left, offset + done)
+                    except OSError as error:
+                        if error.errno != errno.EINVAL or not self._direct:
+                            raise
+                        self._no_longer_direct()  # it wants larger pieces than pages, or took an odd number of bytes
+
+    def _no_longer_direct(self) -> None:
+        if self._direct:
+            flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
+            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+            self._direct = False
+
+
+def _copy(into: mmap.mmap, offset: int, part: memoryview) -> None:
+    if part.readonly or len(part) < 65536:
+        into[offset : offset + len(part)] = part
+        return
+    # A slice would be copied with the interpreter's lock held, and training wait for it.
+    target = ctypes.addressof(ctypes.c_char.from_buffer(into, offset))
+    ctypes.memmove(target, ctypes.addressof(ctypes.c_char.from_buffer(part)), len(part))
 
 
 def write_tensor(out: HashedFile, tensor: torch.Tensor) -> None:
