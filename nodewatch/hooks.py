@@ -33,6 +33,13 @@ JOB_VARIABLES = (
     ("nodes", "SLURM_JOB_NODELIST"),
     ("restart", "SLURM_JOB_RESTART_COUNT"),
     ("auto_resume", "SPANK_NODEWATCH_AUTO_RESUME"),
+    # These six come with the job's credential, the name and Extra on later releases alone.
+    ("partition", "SLURM_JOB_PARTITION"),
+    ("account", "SLURM_JOB_ACCOUNT"),
+    ("name", "SLURM_JOB_NAME"),
+    ("comment", "SLURM_JOB_COMMENT"),
+    ("extra", "SLURM_JOB_EXTRA"),
+    ("het", "SLURM_HET_JOB_ID"),
 )
 
 
@@ -323,7 +330,8 @@ def _write_as(uid: int, gid: int, path: str, data: bytes) -> None:
 
 def prolog_slurmctld() -> int:
     """Tell the controller that a job starts, and whether it asked for --auto-resume."""
-    return _leave_file("job_started", ("user", "SLURM_JOB_USER"), ("partition", "SLURM_JOB_PARTITION"))
+    named = ("user", "partition", "account", "name")
+    return _leave_file("job_started", *((name, f"SLURM_JOB_{name.upper()}") for name in named))
 
 
 def epilog_slurmctld() -> int:
@@ -419,20 +427,89 @@ def _write_whole(directory: str, name: str, data: bytes) -> None:
 # --- the hook that speaks to the user ---------------------------------------------------------------------------------
 
 
-def task_prolog() -> int:
-    """Say at the top of a resumed job's output which start this is. slurmstepd prints what follows ``print``.
+#: How long a restarted job may wait until its checkpoint is verified; without an answer its program looks by itself.
+VERIFY_S = 20.0
 
-    It runs as the user, who may not ask the agent: it tells only what the environment knows.
+
+def task_prolog() -> int:
+    """Give a marked job what the agent left for it; at the top of a restarted one say why, where and from which step.
+
+    slurmstepd takes ``export NAME=value`` into the task's environment and prints what follows ``print``. It runs as the
+    user: what it reads of the job's checkpoints, the job could read.
     """
     env = os.environ
-    # Once a job, in the batch script's step: not once a task.
+    told = _left_by_agent(env)
+    mark = told.get("NODEWATCH_AUTO_RESUME", env.get("NODEWATCH_AUTO_RESUME"))
+    if mark is None or env.get("NODEWATCH_AUTO_RESUME") == "off":
+        return 0
+    for name, value in told.items():
+        print(f"export {name}={value}")
+    restarts = env.get("SLURM_RESTART_COUNT", "0")
+    # Once a job, in the batch script's step, which hands its environment on: not once a task.
     if "SLURM_STEP_ID" in env and env["SLURM_STEP_ID"] not in ("batch", "4294967291"):
         return 0
-    restarts = env.get("SLURM_RESTART_COUNT", "0")
-    if "NODEWATCH_AUTO_RESUME" not in env or not restarts.isdecimal() or int(restarts) == 0:
+    if not restarts.isdecimal() or int(restarts) == 0:
         return 0
-    print(f"print nodewatch: job {env.get('SLURM_JOB_ID', '?')} starts again (restart {int(restarts)})")
+    line = f"print nodewatch: job {env.get('SLURM_JOB_ID', '?')} starts again (restart {int(restarts)})"
+    if "NODEWATCH_INTERRUPTION" in told:
+        line += f": {told['NODEWATCH_INTERRUPTION']}"
+    directory = next((word[4:] for word in mark.split(",") if word.startswith("dir=/")), "")
+    if directory:
+        path, clause = _resume_point(directory)
+        line += f"; {clause}"
+        if path:
+            print(f"export NODEWATCH_RESUME_FROM={path}")
+    print(line)
     return 0
+
+
+def _left_by_agent(env: "os._Environ[str]") -> dict[str, str]:
+    """The agent's lines ``NAME=value`` for this job; none where it made no file."""
+    job = env.get("SLURM_JOB_ID", "")
+    path = f"{env.get('NODEWATCH_JOBS', '/run/nodewatch/jobs')}/{job}/environment"
+    try:
+        with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
+            lines = file.read(65536).split("\n")
+    except OSError:
+        return {}
+    # On older releases a prolog does not know the job's name: the agent leaves its place open.
+    name = "".join("_" if char in "/," or char < " " else char for char in env.get("SLURM_JOB_NAME", ""))
+    found = {}
+    for line in lines:
+        key, equals, value = line.partition("=")
+        if equals and key.startswith("NODEWATCH_"):
+            found[key] = value.replace("{job_name}", "_" if name in ("", ".", "..") else name)
+    return found
+
+
+def _resume_point(directory: str) -> tuple[str, str]:
+    """(path, clause): the newest checkpoint in `directory` that is whole; no path where none was found in time.
+
+    A program of its own looks: the directory may be on a file system that hangs.
+    """
+    reading, writing = os.pipe()
+    program = f"{__file__.rpartition('/')[0]}/resume_point"
+    # slurmstepd waits for the end of what it reads from: a child that hangs must not hold that open.
+    streams = [(os.POSIX_SPAWN_DUP2, writing, 1), (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0)]
+    try:
+        child = os.posix_spawn(program, [program, directory], os.environ, file_actions=streams, setsid=True)
+    except OSError:
+        return "", "its checkpoints were not looked at: the program looks by itself"
+    os.close(writing)
+    os.set_blocking(reading, False)
+    given = os.environ.get("NODEWATCH_VERIFY_S", "")
+    deadline = time.monotonic() + (int(given) if given.isdecimal() else VERIFY_S)
+    answer: bytes | None = None
+    while answer is None and time.monotonic() < deadline:
+        try:
+            answer = os.read(reading, 8192)
+        except BlockingIOError:
+            time.sleep(0.005)
+    os.kill(child, 9)  # not waited for: one that hangs in the kernel goes when the kernel lets it
+    path, tab, clause = (answer or b"").decode("utf-8", "surrogateescape").partition("\t")
+    if not tab:
+        return "", f"no checkpoint in {directory} could be verified in time: the program looks by itself"
+    return path, clause
 
 
 # --- JSON without the modules that are slow to import -----------------------------------------------------------------

@@ -43,6 +43,10 @@ class Hooks:
         return self.work / "inbox"
 
     @property
+    def jobs(self) -> Path:
+        return self.work / "jobs"
+
+    @property
     def misses(self) -> Path:
         return self.work / "hook-misses"
 
@@ -56,6 +60,7 @@ class Hooks:
             "NODEWATCH_INBOX": str(self.inbox),
             "NODEWATCH_HOOK_MISSES": str(self.misses),
             "NODEWATCH_HOOKS_ENV": str(self.settings),
+            "NODEWATCH_JOBS": str(self.jobs),
             **self.env,
             **variables,
         }
@@ -70,8 +75,12 @@ class Hooks:
 @pytest.fixture(scope="session")
 def hooks_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("installed-hooks")
-    for source in [*(REPOSITORY / "prolog_epilog").iterdir(), REPOSITORY / "slurm_hooks" / "healthcheck"]:
+    ours = [REPOSITORY / "slurm_hooks" / name for name in ("healthcheck", "resume_point")]
+    for source in [*(REPOSITORY / "prolog_epilog").iterdir(), *ours]:
         shutil.copy(source, directory / source.name)
+    (directory / "nodewatch_train").mkdir()
+    for name in ("__init__", "completeness", "crc", "digest", "manifest"):
+        shutil.copy(REPOSITORY / "train" / "nodewatch_train" / f"{name}.py", directory / "nodewatch_train")
     shutil.copy(REPOSITORY / "nodewatch" / "hooks.py", directory / "nodewatch_hooks.py")
     return directory
 

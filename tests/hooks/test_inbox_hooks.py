@@ -28,7 +28,9 @@ def only_file(hooks: Hooks) -> tuple[str, dict[str, object]]:
 def test_a_job_that_starts(hooks: Hooks) -> None:
     before = time.time()
 
-    ran = hooks.run("prolog_slurmctld", SPANK_NODEWATCH_AUTO_RESUME="3", **JOB)
+    ran = hooks.run(
+        "prolog_slurmctld", SPANK_NODEWATCH_AUTO_RESUME="3", SLURM_JOB_ACCOUNT="llm", SLURM_JOB_NAME="run1", **JOB
+    )
 
     assert (ran.code, ran.out, ran.err) == (0, "", "")
     name, record = only_file(hooks)
@@ -42,6 +44,8 @@ def test_a_job_that_starts(hooks: Hooks) -> None:
         "nodes": "n[1-3]",
         "user": "ada",
         "partition": "train",
+        "account": "llm",
+        "name": "run1",
         "auto_resume": "3",
     }
 
