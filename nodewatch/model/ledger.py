@@ -294,6 +294,8 @@ class Ledger:
     """By key, until they are fulfilled or withdrawn."""
     check_runs: Mapping[str, CheckRun] = field(default_factory=dict)
     """By key; of those that ended the last few hundred."""
+    turned_away: Mapping[str, float] = field(default_factory=dict)
+    """When the agent of a node last turned a job away, until the node is drained by us or returned."""
     quarantined: Mapping[str, str] = field(default_factory=dict)
     """Machines in quarantine and the node that each was: their agents do not speak for it any more."""
     tested: Mapping[str, Tested] = field(default_factory=dict)

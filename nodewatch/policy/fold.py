@@ -27,7 +27,7 @@ from nodewatch.model.ledger import (
 from nodewatch.model.pairs import Culprit, PairJudgement, PairResult, PairRun, PairTest
 from nodewatch.model.plain import from_plain
 from nodewatch.model.records import Record
-from nodewatch.policy import wishes
+from nodewatch.policy import job_memory, wishes
 from nodewatch.policy.draft import LIMITS, Draft, Limits
 
 _CHECK_RUNS_KEPT = LIMITS.check_runs
@@ -251,60 +251,29 @@ def _hang_over(ledger: Ledger, record: Record) -> Ledger:
 
 def _job_started(draft: Draft, record: Record) -> None:
     budget = record.data.get("auto_resume")
-    job_id = int(record.data["job_id"])
-    restart = int(record.data.get("restart_count") or 0)
     if budget is None or budget == "off":
         return
-    known = draft.jobs.get(job_id)
-    # A job id is used again after a slurmctld wiped its state: run 0 is always a new job.
-    before = (
-        known
-        if known is not None and restart > 0
-        else MarkedJob(job_id=job_id, budget=str(budget), restart_count=0, nodes=(), started_at=0.0)
-    )
-    job = dataclasses.replace(
-        before,
-        budget=str(budget),
-        restart_count=restart,
-        nodes=tuple(record.data.get("node_names", ())),
-        started_at=float(record.data.get("at", record.at)),
-        user=str(record.data.get("user") or ""),
-        partition=str(record.data.get("partition") or ""),
-        ended_at=None,
-        exit_code="",
-    )
-    draft.put_job(job)
+    known = draft.jobs.get(int(record.data["job_id"]))
+    draft.put_job(job_memory.started(known, record, str(budget)))
 
 
 def _job_ended(draft: Draft, record: Record) -> None:
     known = draft.jobs.get(int(record.data["job_id"]))
-    if known is None or int(record.data.get("restart_count") or 0) != known.restart_count:
-        return
-    ended = dataclasses.replace(
-        known,
-        ended_at=float(record.data.get("at", record.at)),
-        exit_code=str(record.data.get("exit_code") or ""),
-    )
-    draft.put_job(ended)
+    if known is not None and int(record.data.get("restart_count") or 0) == known.restart_count:
+        draft.put_job(job_memory.ended(known, record))
 
 
 def _judged(draft: Draft, record: Record) -> None:
     known = draft.jobs.get(int(record.data["job_id"]))
-    if known is None:
-        return
-    restarts = bool(record.data["restarts"])
-    judged = dataclasses.replace(
-        known,
-        judged=str(record.data["text"]),
-        judged_restart=int(record.data["restart_count"]),
-        judged_cause=str(record.data["cause"]),
-        judged_node=str(record.data.get("node", "")),
-        restarts=restarts,
-        # Counted when it is decided, not when it is done: a crash in between must not give the job a restart for nothing.
-        requeues=known.requeues + restarts,
-        unknown_requeues=known.unknown_requeues + (restarts and record.data["cause"] == Cause.UNKNOWN.value),
-    )
-    draft.put_job(judged)
+    if known is not None:
+        draft.put_job(job_memory.judged(known, record))
+
+
+def _job_witness(draft: Draft, record: Record) -> None:
+    job_id = record.data.get("job_id")
+    known = draft.jobs.get(job_id) if isinstance(job_id, int) else None
+    if known is not None:
+        draft.put_job(job_memory.witnessed(known, record))
 
 
 def _case(draft: Draft, record: Record) -> None:
@@ -347,6 +316,13 @@ def _done(draft: Draft, record: Record) -> None:
         draft.table("check_runs")[action.key] = CheckRun(action=action, at=record.at)
     elif isinstance(action, act.Expedite) and action.job_id in draft.jobs:
         draft.put_job(dataclasses.replace(draft.jobs[action.job_id], excluded=action.ours))
+    elif isinstance(action, (act.Drain, act.ReturnToService)) and action.node in draft.turned_away:
+        # Ours from now on, or back: a failed prolog of later is not the one that was remembered.
+        del draft.table("turned_away")[action.node]
+
+
+def _hook_denied(draft: Draft, record: Record) -> None:
+    draft.table("turned_away")[str(record.data["node"])] = record.at
 
 
 def _failed(draft: Draft, record: Record) -> None:
@@ -370,11 +346,13 @@ _OFTEN: Mapping[str, Callable[[Draft, Record], None]] = {
     "verdict": _agent,
     "job_started": _job_started,
     "job_ended": _job_ended,
+    "job_witness": _job_witness,
     "judged": _judged,
     "case": _case,
     "intended": _intended,
     "done": _done,
     "failed": _failed,
+    "hook_denied": _hook_denied,
 }
 """Kinds of which a year has many: they write into the draft."""
 

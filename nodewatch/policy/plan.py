@@ -14,7 +14,19 @@ from nodewatch.model.cluster import AgentView, SlurmNode, Snapshot
 from nodewatch.model.health import Finding, NodeState, Remedy, Severity, StandingFinding
 from nodewatch.model.ledger import Case, Ledger, MarkedJob, Rung, Step
 from nodewatch.model.plan import Held, Judgement, Plan
-from nodewatch.policy import budgets, deep_checks, guards, pairs, repair, requeue, scheduled, spares, verbs, wishes
+from nodewatch.policy import (
+    budgets,
+    deep_checks,
+    guards,
+    pairs,
+    repair,
+    requeue,
+    scheduled,
+    spares,
+    turned_away,
+    verbs,
+    wishes,
+)
 from nodewatch.policy.attempts import due
 from nodewatch.policy.history import identities
 from nodewatch.policy.ladder import opening_rung
@@ -58,6 +70,12 @@ def plan(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Plan:
     actions += requeue.free_kept(ledger, rules, now)
     actions += [a for a in wishes.actions(ledger, snapshot) if due(a, ledger, rules, now)]
     actions += [a for a in spares.top_up(snapshot, ledger, rules, now) if due(a, ledger, rules, now)]
+    open_now = [case for case in cases.values() if case.is_open]
+    for item in turned_away.returns(open_now, {node for node, _ in faults}, snapshot, ledger, rules, now):
+        if isinstance(item, Held):
+            held.append(item)
+        elif due(item, ledger, rules, now):
+            actions.append(item)
     checks = deep_checks.wanted(snapshot, ledger, cases.values(), rules, now)
     actions += checks.by_itself
     held += checks.held
@@ -417,7 +435,8 @@ def with_news(suspected: set[str], snapshot: Snapshot, ledger: Ledger) -> list[M
     for job_id in ledger.jobs.keys() & snapshot.jobs.keys():
         job = ledger.jobs[job_id]
         runs_well = job.ended_at is None and job.judged_restart < job.restart_count and suspected.isdisjoint(job.nodes)
-        if not runs_well or snapshot.jobs[job_id].is_pending:
+        seen = snapshot.jobs[job_id]
+        if not runs_well or seen.is_pending or job_id in ledger.hangs or seen.het_job_id is not None:
             found.append(job)
     return sorted(found, key=lambda job: job.job_id)
 

@@ -1,0 +1,99 @@
+"""A node that Slurm drained because its prolog turned a job away comes back by itself once its fault has gone by itself."""
+
+import dataclasses
+
+import pytest
+
+from nodewatch.model.health import Remedy, Severity
+from nodewatch.policy.rules import Rules
+from nodewatch.testing import World
+
+ACT = Rules(mode="act", max_out_share=1.0, sweep_every_s=0.0)
+
+
+def turned_away(world: World, name: str) -> None:
+    """What a prolog that says no leads to: the agent tells of it, and slurmd has its node drained."""
+    machine = world.node(name)
+    machine.sequence += 1
+    machine.pending.append(
+        {
+            "id": f"{machine.instance_id}-{machine.boot}:{machine.sequence}",
+            "at": world.clock(),
+            "kind": "hook_denied",
+            "ask": "prolog",
+            "job": {"id": "7"},
+            "reason": "nodewatch: filesystem.hung on /fsx",
+        }
+    )
+    world.slurm.operator(name, "drain", "Prolog error")
+
+
+def hanging(world: World) -> None:
+    for name in ("n1", "n2", "n3", "n4"):
+        world.node(name).reports("filesystem.hung", Severity.DEGRADED, Remedy.HUMAN, "/fsx")
+
+
+def world_of(**rules: object) -> World:
+    world = World(nodes=4, spares=0, rules=dataclasses.replace(ACT, **rules))  # type: ignore[arg-type]
+    world.run(seconds=5)
+    return world
+
+
+def test_jobs_turned_away_in_a_storm_cost_no_node() -> None:
+    world = world_of()
+    hanging(world)
+    world.run(minutes=2)
+    turned_away(world, "n2")
+    turned_away(world, "n3")
+    world.run(minutes=10)
+    assert world.story() == []
+
+    for name in ("n1", "n2", "n3", "n4"):
+        world.node(name).recovers()
+    world.run(seconds=30)
+    assert any("it returns after" in why for why in world.reasons("n2"))
+    assert world.story() == [], "not before it has been healthy for a while"
+    world.run(minutes=2)
+    assert world.story() == ["return_to_service", "return_to_service"]
+    assert world.slurm_node("n2").is_idle
+    assert world.slurm_node("n3").is_idle
+
+
+def test_a_failed_prolog_that_was_not_ours_is_left_to_whom_it_belongs() -> None:
+    world = world_of()
+    hanging(world)
+    world.slurm.operator("n2", "drain", "Prolog error")
+    world.run(minutes=2)
+    for name in ("n1", "n2", "n3", "n4"):
+        world.node(name).recovers()
+    world.run(minutes=10)
+    assert world.story() == []
+    assert world.slurm_node("n2").is_out
+
+
+def test_one_that_was_returned_is_not_returned_for_a_later_failure_of_somebody_elses() -> None:
+    world = world_of()
+    turned_away(world, "n2")
+    world.run(minutes=2)
+    assert world.story() == ["return_to_service"]
+    world.slurm.operator("n2", "drain", "Prolog error")
+    world.run(minutes=10)
+    assert world.story() == ["return_to_service"]
+
+
+@pytest.mark.parametrize("rules", [{"mode": "observe"}, {"paused": True}])
+def test_it_waits_where_nothing_may_be_done(rules: dict[str, object]) -> None:
+    world = world_of(**rules)
+    turned_away(world, "n2")
+    world.run(minutes=10)
+    assert world.slurm.calls == []
+    assert any("observe mode" in why or "paused" in why for why in world.reasons("n2"))
+
+
+def test_an_operator_who_drains_it_meanwhile_keeps_it() -> None:
+    world = world_of()
+    turned_away(world, "n2")
+    world.slurm.operator("n2", "drain", "bad fan, Ada")
+    world.run(minutes=10)
+    assert world.story() == []
+    assert world.slurm_node("n2").reason == "bad fan, Ada"
