@@ -13,7 +13,7 @@ After every tick the invariants of docs/flow.md are checked; a broken one raises
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from nodewatch.config.pairs import PairsConfig
 from nodewatch.controller.engine import Engine
@@ -24,6 +24,7 @@ from nodewatch.model.cluster import SlurmJob, SlurmNode
 from nodewatch.model.health import Finding, Remedy, Severity, StandingFinding, Verdict, state_of
 from nodewatch.model.ledger import Case
 from nodewatch.policy.plan import plan
+from nodewatch.policy.progress import HangRules
 from nodewatch.policy.requeue import limit_of
 from nodewatch.policy.rules import Group, Rules
 from nodewatch.policy.verbs import asked
@@ -65,6 +66,10 @@ class Machine:
     sequence: int = 0
     boots_at: float = 0.0
     answered: set[str] = dataclasses.field(default_factory=set)
+    tells: Callable[[], Mapping[str, object]] = dict
+    """What its agent's messages say of its jobs' progress."""
+    dumps: Callable[[int], list[dict[str, object]]] | None = None
+    """Its agent's answer to `stack_dump` for a job; None: it gives none."""
     pending: list[dict[str, object]] = dataclasses.field(default_factory=list)
 
     def reports(
@@ -125,7 +130,16 @@ class Machine:
 class World:
     """See the module. Node names are n1..nN, the last `spares` of them beyond what jobs are expected to need."""
 
-    def __init__(self, *, nodes: int = 4, spares: int = 1, boot_s: float = 60.0, rules: Rules | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        nodes: int = 4,
+        spares: int = 1,
+        boot_s: float = 60.0,
+        rules: Rules | None = None,
+        hang: HangRules | None = None,
+    ) -> None:
+        self.hang = hang
         self.clock = FakeClock()
         self.slurm = FakeSlurm(self.clock)
         self.ec2 = FakeEc2()
@@ -326,6 +340,7 @@ class World:
             ec2_period_s=1.0,
             cloud=lambda: self.cloud,
             store=self.store,
+            hang=self.hang,
         )
 
     def _machines_live(self) -> None:
@@ -386,6 +401,7 @@ class World:
                 "instance_id": machine.instance_id,
                 "events": list(machine.pending),
                 "verdict": machine.verdict().to_json(),
+                **machine.tells(),
             }
             accepted, requests, _ = self.engine.receive_agent(message)
             if not self.drop_events:
@@ -393,6 +409,8 @@ class World:
             for request in requests:
                 if request["kind"] == "reset_gpu":
                     self._reset_gpu(machine, request["key"])
+                elif request["kind"] == "stack_dump":
+                    self._dump_stacks(machine, request["key"], request["job"])
                 elif request["key"] not in machine.answered:
                     machine.answered.add(request["key"])
                     running = [str(j.job_id) for j in self.slurm.job_table.values() if j.is_running and name in j.nodes]
@@ -409,6 +427,23 @@ class World:
                             "gave_way_to": job,
                         }
                     )
+
+    def _dump_stacks(self, machine: Machine, key: str, job_id: int) -> None:
+        if key in machine.answered or machine.dumps is None:
+            return
+        machine.answered.add(key)
+        machine.sequence += 1
+        machine.pending.append(
+            {
+                "id": f"{machine.instance_id}-{machine.boot}:{machine.sequence}",
+                "at": self.clock(),
+                "kind": "stack_dump",
+                "key": key,
+                "job": job_id,
+                "dumps": machine.dumps(job_id),
+                "said": "",
+            }
+        )
 
     def _reset_gpu(self, machine: Machine, key: str) -> None:
         if key in machine.answered or self.reset_works is None:
