@@ -30,6 +30,7 @@ _COMMANDS = {
     "replay-journal": ("nodewatch.cli.replay_journal", "replay_journal"),
     "checkpoint": ("nodewatch.cli.checkpoint", "checkpoint"),
     "learn": ("nodewatch.cli.learn", "learn"),
+    "cluster": ("nodewatch.cli.cluster", "cluster"),
     "lab": ("nodewatch.lab.command", "lab"),
 }
 
@@ -80,6 +81,7 @@ def root() -> None:
                                   what a recording of a machine amounts to
     nodewatch replay-journal --rules new.toml DIR
                                   what other rules would have decided
+    nodewatch cluster apply       make EC2 and Slurm what cluster.toml says
     nodewatch lab up              a rehearsal cluster on this machine
     """
 

@@ -6,11 +6,11 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nodewatch.config.cluster import load_cluster_config
+from nodewatch.config.groups import checked_groups
 from nodewatch.config.load import load
 from nodewatch.config.pairs import PairsConfig
 from nodewatch.errors import ConfigError
-from nodewatch.model.hostlist import expand
-from nodewatch.policy import capacity
 from nodewatch.policy.progress import HangRules
 from nodewatch.policy.rules import Group, Rules
 
@@ -60,6 +60,8 @@ class ControllerConfig:
     """Jobs that make no step any more: see policy/progress.py."""
     groups: tuple[Group, ...] = ()
     """The nodes to look after."""
+    cluster_file: Path | None = None
+    """Take the groups and the cluster's name from this file, cluster.toml, which `nodewatch cluster` makes true."""
 
     def __post_init__(self) -> None:
         if self.slurm_client not in _SLURM_CLIENTS:
@@ -95,79 +97,21 @@ class ControllerConfig:
         return dataclasses.replace(self.policy, groups=self.groups)
 
 
-def _domains(group: Group, names: tuple[str, ...], path: Path) -> dict[str, tuple[str, ...]]:
-    """The group's failure domains with their hostlists expanded. Raises ConfigError for a node that is in two of them, or
-    in none of the group."""
-    domains: dict[str, tuple[str, ...]] = {}
-    seen: dict[str, str] = {}
-    known = dataclasses.replace(group, nodes=names, domains={})
-    for domain, items in sorted(group.domains.items()):
-        where = f"{path}: groups: domain {domain!r} of {group.name!r}"
-        try:
-            members = tuple(name for item in items for name in expand(item))
-        except ValueError as error:
-            raise ConfigError(f"{where}: {error}") from error
-        for name in members:
-            if not known.holds(name):
-                raise ConfigError(f"{where}: {name} is no node of the group; a domain divides the nodes of its group")
-            if name in seen:
-                raise ConfigError(f"{where}: {name} is in the domain {seen[name]!r} as well; name it once")
-            seen[name] = domain
-        domains[domain] = members
-    return domains
-
-
 def load_controller_config(path: Path) -> ControllerConfig:
     """The configuration in `path`. Raises ConfigError with one sentence that says what to change."""
     config = load(ControllerConfig, path)
     if config.policy.groups:
         raise ConfigError(f"{path}: groups stand at the top level, as [[groups]], not under [policy]")
-    groups = []
-    for group in config.groups:
-        try:
-            names = tuple(name for item in group.nodes for name in expand(item))
-        except ValueError as error:
-            raise ConfigError(f"{path}: groups: nodes of {group.name!r}: {error}") from error
-        if not names:
-            raise ConfigError(f'{path}: groups: {group.name!r} has no nodes; give a hostlist such as ["n[1-4]"]')
-        if group.spares < 0 or (group.spares >= len(names) and "*" not in "".join(names)):
-            raise ConfigError(
-                f"{path}: groups: {group.name!r} has {len(names)} nodes and wants {group.spares} of them as spares; "
-                "a group needs at least one node that is not a spare"
-            )
-        _check_capacity(path, group)
-        groups.append(dataclasses.replace(group, nodes=names, domains=_domains(group, names, path)))
-    claimed: dict[str, str] = {}
-    for group in groups:
-        for name in group.nodes:
-            if name in claimed:
-                raise ConfigError(f"{path}: groups: {name} is in {claimed[name]!r} and in {group.name!r}; name it once")
-            claimed[name] = group.name
-    for group in groups:
-        for name, owner in claimed.items():
-            if owner != group.name and group.holds(name):
-                raise ConfigError(
-                    f"{path}: groups: {name} is in {owner!r} and matches a pattern of {group.name!r}; name it once"
-                )
-    return dataclasses.replace(config, groups=tuple(groups))
-
-
-def _check_capacity(path: Path, group: Group) -> None:
-    """Raises ConfigError for sources of capacity that are not understood or do not go with the rest of the group."""
-    try:
-        sources = capacity.sources(group)
-    except ValueError as error:
-        raise ConfigError(f"{path}: groups: {group.name!r}: {error}") from error
-    if not sources:
+    if config.cluster_file is None:
+        return dataclasses.replace(config, groups=checked_groups(config.groups, path))
+    if config.groups:
+        # Two lists of the same machines would differ one day, and a repair would follow the wrong one.
         raise ConfigError(
-            f'{path}: groups: {group.name!r}: capacity is empty; leave it out, or use ["launch_template"]'
+            f"{path}: groups stand here and in {config.cluster_file}: keep one, cluster_file or [[groups]]"
         )
-    kinds = {source.kind for source in sources}
-    if group.has_ec2 and not group.launch_template and kinds != {capacity.Kind.ASG}:
-        raise ConfigError(f"{path}: groups: {group.name!r}: its capacity needs a launch_template")
-    needs_slot = capacity.Kind.ASG in kinds or capacity.Kind.BLOCK in kinds or group.terminate_first
-    if group.on_replace == "quarantine" and needs_slot:
+    wanted = load_cluster_config(config.cluster_file)
+    if config.cluster not in ("", wanted.cluster):
         raise ConfigError(
-            f"{path}: groups: {group.name!r}: a machine in quarantine keeps its slot, which asg, block and terminate_first "
-            'need; use on_replace = "terminate"'
+            f"{path}: cluster is {config.cluster!r}, and {wanted.cluster!r} in {config.cluster_file}: leave it out here"
         )
+    return dataclasses.replace(config, cluster=wanted.cluster, groups=wanted.rule_groups)
