@@ -67,3 +67,13 @@ def test_the_pace_takes_the_proposal_once_it_has_measured() -> None:
     fixed.measured(held_s=1.0, seconds=2.0)
     now[0] = 266.0
     assert fixed.is_due()
+
+
+def test_a_restart_takes_the_cluster_s_new_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    paces = []
+    for told in ("3600", "36000", ""):  # as each start of the job finds it
+        monkeypatch.setenv("NODEWATCH_MTBF_S", told)
+        paces.append(Pace().measured(held_s=1.0, seconds=2.0).seconds)
+    expected = [propose(held_s=1.0, seconds=2.0, mtbf_s=mtbf).seconds for mtbf in (3600.0, 36_000.0, DEFAULT_MTBF_S)]
+    assert paces == expected
+    assert len(set(paces)) == 3

@@ -243,6 +243,7 @@ def train(options: argparse.Namespace, launch: Launch, stop: StopRequest) -> int
             stop.ask_to_save()  # one clock, rank 0's, and all ranks save at the same step
         ask = stop.agree(launch.device)
         if ask is Ask.STOP or done == options.steps:
+            progress.phase("saving", done)  # training waits for this one: silence is no hung step
             with stop.saving():
                 tell(checkpointer.wait())
                 tell(checkpointer.save(done))

@@ -71,8 +71,16 @@ class Watch:
         on_gpu = dist.is_initialized() and dist.get_backend() == "nccl"
         ask = self.stop.agree(self._launch.device if on_gpu else torch.device("cpu"))
         if ask:
-            self._log.phase("saving", step)
+            self.pausing(step)
         return ask
+
+    def pausing(self, step: int) -> None:
+        """Something begins that is no step: a save, an evaluation."""
+        self._log.phase("saving", step)
+
+    def stepping(self) -> None:
+        """The next step begins."""
+        self._log.heartbeat.stepping()
 
     def saved(self, step: int, path: Path, seconds: float) -> None:
         """The trainer wrote a checkpoint: flush it, and tell of it."""
@@ -80,6 +88,7 @@ class Watch:
             flush_tree(path)
         self.stop.saved(seconds)
         self._log.saved(step, path.name, seconds)
+        self.stepping()
 
     def done(self, step: int, loss: float | None) -> None:
         """All steps are completed."""
@@ -104,9 +113,14 @@ def transformers_callback(output_dir: str | Path, *, stop: StopRequest | None = 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             self._loss = (logs or {}).get("loss", self._loss)
 
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self._watch.stepping()
+
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
             ask = self._watch.after_step(state.global_step, self._loss)
             self._began = time.monotonic()
+            if not ask and (control.should_save or getattr(control, "should_evaluate", False)):
+                self._watch.pausing(state.global_step)  # at the Trainer's own interval
             if ask:
                 control.should_save = True
             if ask is Ask.STOP:
@@ -151,11 +165,19 @@ def lightning_callback(directory: str | Path, *, every: int | None = None, stop:
             ask = self._watch.after_step(step, self._loss)
             if ask or (every and step % every == 0):
                 began = time.monotonic()
+                if not ask:
+                    self._watch.pausing(step)
                 path = Path(directory) / f"step={step}.ckpt"
                 trainer.save_checkpoint(path)  # a collective; Lightning writes another name and renames
                 self._watch.saved(step, path, time.monotonic() - began)
             if ask is Ask.STOP:
                 self.stopped = trainer.should_stop = True
+
+        def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+            self._watch.pausing(trainer.global_step)
+
+        def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+            self._watch.stepping()
 
         def on_train_end(self, trainer: Any, pl_module: Any) -> None:
             if not self.stopped:

@@ -64,14 +64,17 @@ class Loop:
         if self._every is None and self._launch.rank == 0 and self._pace.is_due():
             self._stop.ask_to_save()
         ask = self._stop.agree(self._launch.device)
+        if ask is Ask.STOP or last:
+            self._progress.phase("saving", done)
         with self._stop.saving():
             if ask is Ask.STOP or last:
                 self._tell(self._checkpointer.wait())
                 self._tell(self._checkpointer.save(done))
             elif ask is Ask.SAVE or (self._every is not None and done % self._every == 0):
                 self._pace.began()
-                self._tell(self._checkpointer.wait())
-                self._checkpointer.begin_save(done)
+                with self._progress.heartbeat.saving():
+                    self._tell(self._checkpointer.wait())
+                    self._checkpointer.begin_save(done)
         if ask is Ask.STOP and not last:
             self._checkpointer.close()
             leave(EXIT_STOPPED, f"asked to stop: saved step {done}" if self._launch.rank == 0 else "")

@@ -3,7 +3,8 @@
 One JSON object a line, as docs/interfaces.md section 5 has it. A hang can be told from a slow step by the time of the
 last line and the `step_s` of those before; what else may take long (saving, evaluating) is said by a line of its own when
 it begins. Rank 0 writes it; every rank that fails adds one line to `failures.jsonl` beside it, so that the same step failing on
-the same rank can be told from a broken node. Standard library only.
+the same rank can be told from a broken node. Every rank also keeps its heartbeat, where the cluster asks for it (`heartbeats`).
+Standard library only.
 """
 
 import json
@@ -14,12 +15,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from nodewatch_train.heartbeats import Heartbeat
+
 PROGRESS = "progress.jsonl"
 FAILURES = "failures.jsonl"
 
 
 class ProgressLog:
-    """Appends the lines of one run. Does nothing on the other ranks, so that the training loop needs no `if`.
+    """Appends the lines of one run. On the other ranks it keeps their heartbeats alone: the training loop needs no `if`.
 
     A line that cannot be written (disk full) is said once on standard error and the run goes on: a lost heartbeat is
     cheaper than a lost run.
@@ -31,14 +34,17 @@ class ProgressLog:
         self._restart = restart
         self._complained = False
         self._step_ended: float | None = None
+        self.heartbeat = Heartbeat(rank=rank)
 
     def phase(self, name: str, step: int) -> None:
         """Something begins that is not a step, after `step` completed ones: silence from here on is no hung step."""
+        self.heartbeat.phase(name, step)
         self._append("phase", step=step, phase=name)
         self._step_ended = None
 
     def start(self, *, world_size: int, resumed_from: str | None, step: int) -> None:
         """The run begins after `step` completed steps, from the checkpoint `resumed_from` (None: from scratch)."""
+        self.heartbeat.phase("starting", step)
         self._append("start", world_size=world_size, resumed_from=resumed_from, step=step)
         self._step_ended = time.monotonic()
 
@@ -47,6 +53,7 @@ class ProgressLog:
 
         The line also has `step_s`, the seconds since the step before, unless something else was between them.
         """
+        self.heartbeat.step(step)
         now = time.monotonic()
         took = {} if self._step_ended is None else {"step_s": round(now - self._step_ended, 4)}
         self._step_ended = now
@@ -60,6 +67,7 @@ class ProgressLog:
 
     def done(self, step: int, loss: float | None) -> None:
         """All steps are completed. `loss` is None when a run resumed with no step left to do."""
+        self.heartbeat.phase("done", step)
         self._append("done", step=step, **_loss(loss))
 
     def _append(self, event: str, **fields: Any) -> None:
