@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from nodewatch import __version__
-from nodewatch.agent import metrics
+from nodewatch.agent import bootstrap, metrics
 from nodewatch.agent.hook_socket import HookSocket
 from nodewatch.agent.identity import Identified
 from nodewatch.agent.loop import Loop
@@ -187,7 +187,11 @@ def _run(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     signal.set_wakeup_fd(loop.wake_fd, warn_on_full_buffer=False)
-    loop.emit("hello", {"agent": __version__, "checks": sorted(checks)})
+    failed = bootstrap.failure(config.state_dir)
+    loop.emit(
+        "hello",
+        {"agent": __version__, "checks": sorted(checks), **({"bootstrap": failed} if failed else {})},
+    )
     sender.start()
     stop_metrics = (
         metrics.serve(loop.measurements, address=config.metrics_address, port=config.metrics_port)

@@ -36,7 +36,10 @@ def render(answer: Mapping[str, Any]) -> str:
         lines += [f"  reason    {now['reason']}"] if now["reason"] else []
         lines += [f"  finding   {now['finding']}"] if now["finding"] else []
         lines += [f"  unknown   {unknown}" for unknown in now["unknown"]]
-        lines += [f"  repair    {c['rung']}, {c['step'].replace('_', ' ')}: {c['why']}" for c in now["cases"]]
+        lines += [f"  bootstrap failed: {now['bootstrap']}"] if now["bootstrap"] else []
+        for case in now["cases"]:
+            lines.append(f"  repair    {case['rung']}, {case['step'].replace('_', ' ')}: {case['why']}")
+            lines += [f"  in vain   {one['text']}" for one in case["tries"]]
         lines += [f"  checking  {now['checking']}"] if now["checking"] else []
         if now["tested"]:
             at = datetime.fromtimestamp(now["tested"]["at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")

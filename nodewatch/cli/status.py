@@ -26,6 +26,11 @@ def status(ctx: click.Context, as_json: bool, socket: Path) -> None:
     ctx.exit(1 if is_wrong else 0)
 
 
+def _repair(case: Mapping[str, Any]) -> str:
+    text = f"{case['rung']}: {case['step'].replace('_', ' ')}"
+    return f"{text}, {len(case['tries'])} in vain: {case['tries'][-1]['words']}" if case["tries"] else text
+
+
 def render(answer: Mapping[str, Any]) -> str:
     """The answer as text."""
     parts = [f"standing by: {answer['standing_by']}"] if answer.get("standing_by") else []
@@ -40,8 +45,8 @@ def render(answer: Mapping[str, Any]) -> str:
             "+".join(node["slurm"] or ["not in Slurm"]).lower() + (" (spare)" if node["is_spare"] else ""),
             node["health"],
             node["instance"] or "-",
-            ", ".join(f"{case['rung']}: {case['step'].replace('_', ' ')}" for case in node["cases"]) or "-",
-            node["finding"] or "-",
+            ", ".join(_repair(case) for case in node["cases"]) or "-",
+            node["finding"] or (f"bootstrap failed: {node['bootstrap']}" if node["bootstrap"] else "-"),
         )
         for node in answer["nodes"]
     ]

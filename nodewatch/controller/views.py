@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nodewatch.journal.story import sentences
-from nodewatch.model.cluster import Snapshot
+from nodewatch.model.cluster import AgentView, Snapshot
 from nodewatch.model.ledger import Case, Ledger, Tested
 from nodewatch.model.plan import Held
 from nodewatch.model.records import Record
+from nodewatch.policy import bootstrap
 from nodewatch.policy.deep_checks import is_pending
 from nodewatch.policy.lost import is_silent
 from nodewatch.policy.requeue import limit_of
@@ -124,6 +125,7 @@ def _node(
         "finding": f"{worst.finding.fault} on {worst.finding.subject}" if worst else "",
         "unknown": [f"{check}: {error}" for check, error in view.verdict.unknown] if view and view.verdict else [],
         "instance": view.instance_id if view else "",
+        "bootstrap": _bootstrap(name, view, ledger),
         "cases": [_case(case) for case in cases],
         "held": [item.why for item in held if item.subject == name],
         "checking": view.progress if view is not None and view.validating else "",
@@ -138,6 +140,13 @@ def _tested(tested: Tested | None) -> Mapping[str, Any] | None:
     return {"at": tested.at, "passed": tested.passed, "instance": tested.instance_id}
 
 
+def _bootstrap(name: str, view: AgentView | None, ledger: Ledger) -> str:
+    """Why the lifecycle script of the node's present machine failed, empty where it did not say so."""
+    known = ledger.agents.get(name)
+    is_its_own = known is not None and view is not None and known.instance_id == view.instance_id
+    return known.bootstrap if known is not None and is_its_own else ""
+
+
 def _case(case: Case) -> Mapping[str, Any]:
     return {
         "case": case.case_id,
@@ -149,6 +158,9 @@ def _case(case: Case) -> Mapping[str, Any]:
         "since": case.step_at,
         "attempt": case.attempt,
         "why": case.why,
+        "tries": [
+            {**one, "words": bootstrap.cause_of(one), "text": bootstrap.words_of(one)} for one in bootstrap.tries(case)
+        ],
     }
 
 

@@ -131,6 +131,11 @@ def _failures(data: Mapping[str, Any]) -> str:
 
 def _outcome(data: Mapping[str, Any]) -> str:
     text = act.describe(act.from_json(data["action"]))
+    console = (data.get("result") or {}).get("console")
+    if isinstance(console, str):
+        last = next((line.strip() for line in reversed(console.splitlines()) if line.strip()), "")
+        said = f"its last line: {last[:200]}" if last else "it is empty"
+        return f"done: {text}, its console with it ({len(console)} characters); {said}"
     instance = (data.get("result") or {}).get("instance_id")
     return f"done: {text}" + (f": {instance} at {data['result'].get('private_ip')}" if instance else "")
 

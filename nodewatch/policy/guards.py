@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 
 from nodewatch.model.cluster import Snapshot
 from nodewatch.model.ledger import Case, Ledger, Rung, Step
-from nodewatch.policy import wishes
+from nodewatch.policy import bootstrap, wishes
 from nodewatch.policy.rules import Group, Rules
 from nodewatch.policy.verbs import FAMILY, asked
 
@@ -146,9 +146,10 @@ def replacing(case: Case, ledger: Ledger, snapshot: Snapshot, rules: Rules, now:
     if snapshot.ec2_error is not None:
         return f"EC2 could not be read ({snapshot.ec2_error}): no machine is replaced on half a picture"
     if ledger.failed_replacements >= rules.failed_replacements_limit:
+        last = bootstrap.last_failure(ledger)
         return (
-            f"protected mode: {ledger.failed_replacements} replacements in a row did not come up healthy; "
-            "look at the launch template and the boot log of the last one"
+            f"protected mode: {ledger.failed_replacements} replacements in a row did not come up healthy"
+            f"{f', the last {last}' if last else ''}; look at the launch template and the boot log of the last one"
         )
     return replacements(group, ledger, rules, now)
 

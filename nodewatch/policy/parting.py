@@ -101,8 +101,8 @@ def before_the_end(case: Case, snapshot: Snapshot, ledger: Ledger, rules: Rules,
 
 
 def _keep(case: Case, snapshot: Snapshot, ledger: Ledger, rules: Rules) -> act.KeepEvidence | None:
-    wants_console = _never_spoke(case, ledger)
-    if not case.old_instance or not (rules.evidence_bucket or wants_console):
+    # The journal has the console of a machine that was launched in vain already (policy/bootstrap.py).
+    if not case.old_instance or not rules.evidence_bucket:
         return None
     return act.KeepEvidence(
         key=f"{case.case_id}:{case.rung.word}:evidence:{case.old_instance}",
@@ -110,15 +110,9 @@ def _keep(case: Case, snapshot: Snapshot, ledger: Ledger, rules: Rules) -> act.K
         instance_id=case.old_instance,
         case_id=case.case_id,
         bucket=rules.evidence_bucket,
-        wants_console=wants_console or case.family == "node",
+        wants_console=case.attempt > 1 or case.family == "node",
         evidence=document(case, snapshot, ledger),
     )
-
-
-def _never_spoke(case: Case, ledger: Ledger) -> bool:
-    """Whether the machine was launched for this case and its agent was never heard: only its console can tell why."""
-    known = ledger.agents.get(case.node)
-    return case.attempt > 1 and (known is None or known.instance_id != case.old_instance)
 
 
 def _report(case: Case, ledger: Ledger, rules: Rules) -> act.ReportInstance | None:

@@ -10,7 +10,7 @@ from nodewatch.model import actions as act
 from nodewatch.model.cluster import SPARE_REASON, AgentView, Snapshot
 from nodewatch.model.health import Severity
 from nodewatch.model.ledger import ActionState, Case, Cause, Ledger, Rung, Step
-from nodewatch.policy import capacity, guards, parting, scheduled, spares, wishes
+from nodewatch.policy import bootstrap, capacity, guards, parting, scheduled, spares, wishes
 from nodewatch.policy.attempts import blocked, due
 from nodewatch.policy.ladder import rung_after
 from nodewatch.policy.lost import is_silent
@@ -137,7 +137,9 @@ def _draining(case: Case, scene: Scene) -> StepOutcome:
     if actions:
         return StepOutcome(case=case, actions=actions, held=tuple(held))
     busy = scene.snapshot.is_busy(case.node)
-    if _has_cleared(case, scene):
+    # Not once the ladder was climbed for it: checks that fail again would send it back here, round and round.
+    was_climbed = case.rung is Rung.HUMAN and bool(case.tried)
+    if not was_climbed and _has_cleared(case, scene):
         return _moved(case, Step.VALIDATING, scene, "the fault is no longer seen: checking before it returns")
     if case.rung is Rung.DRAIN:
         return StepOutcome(case=case, held=(*held, f"{case.fault} has no repair of its own: drained until it clears"))
@@ -355,20 +357,43 @@ def _booting(case: Case, scene: Scene) -> StepOutcome:
     if actions:
         return StepOutcome(case=case, actions=actions)
     held += [why for a in wanted if (why := blocked(a.key, scene.ledger, scene.rules, scene.now))]
+    script = bootstrap.script_failure(case, scene.ledger)
+    if script is not None:
+        # Waiting longer for it would be waiting for nothing.
+        why = f"the lifecycle script of {case.new_instance} failed ({script})"
+        return _given_up(case, scene, why, bootstrap.Cause.LIFECYCLE_SCRIPT, script)
     view = scene.snapshot.agents.get(case.node)
     if view is not None and view.instance_id == case.new_instance and not held:
         return _moved(case, Step.VALIDATING, scene, f"{case.new_instance} is up: the deep checks run")
     instance = scene.snapshot.instances.get(case.new_instance)
     if instance is not None and not instance.is_alive:
-        return _new_attempt(case, scene, f"{case.new_instance} is {instance.state} before it ever answered")
+        why = f"{case.new_instance} is {instance.state} before it ever answered"
+        return _given_up(case, scene, why, bootstrap.Cause.ENDED, f"EC2 has it {instance.state}")
     waited_s = scene.now - case.step_at
     if instance is None and scene.snapshot.ec2_error is None and waited_s > scene.rules.ec2_settle_s:
         # Not sooner: EC2's list is eventually consistent, and what it does not show yet is not dead.
-        return _new_attempt(case, scene, f"EC2 does not know {case.new_instance} {waited_s:.0f} s after its launch")
+        why = f"EC2 does not know {case.new_instance} {waited_s:.0f} s after its launch"
+        return _given_up(case, scene, why, bootstrap.Cause.ENDED, "EC2 does not know it")
     if waited_s > scene.rules.launch_timeout_s:
-        limit = f"{scene.rules.launch_timeout_s:.0f} s"
-        return _new_attempt(case, scene, f"{case.new_instance} did not come up within {limit}")
+        cause, said = bootstrap.unheard(case, scene.snapshot, scene.ledger)
+        why = f"{case.new_instance} did not come up within {scene.rules.launch_timeout_s:.0f} s: {cause.words} ({said})"
+        return _given_up(case, scene, why, cause, said)
+    reading = bootstrap.look(case, scene.ledger, scene.rules, scene.now)
+    if reading is not None and scene.snapshot.ec2_error is None:
+        return StepOutcome(case=case, actions=(reading,))
     return StepOutcome(case=case, held=(*held, f"waiting for the agent on {case.new_instance}"))
+
+
+def _given_up(case: Case, scene: Scene, why: str, cause: bootstrap.Cause, said: str) -> StepOutcome:
+    """A machine that was launched for the case and did not become a node: its console is kept, and another is tried."""
+    if not case.new_instance:
+        return _new_attempt(case, scene, why)
+    if scene.snapshot.ec2_error is not None:
+        return StepOutcome(case=case, held=(f"{why}; EC2 could not be read: its console and another machine wait",))
+    reading = bootstrap.last_look(case, scene.ledger, scene.rules, scene.now)
+    if reading is not None:
+        return StepOutcome(case=case, actions=(reading,), held=(f"{why}: its console is read before it is given up",))
+    return _new_attempt(bootstrap.noted(case, cause, said, scene.now), scene, why)
 
 
 def _validating(case: Case, scene: Scene) -> StepOutcome:
@@ -380,9 +405,9 @@ def _validating(case: Case, scene: Scene) -> StepOutcome:
     failed = next((answer for answer in answers if answer.passed is False), None)
     if failed is not None:
         evidence = {**case.evidence, "deep_checks": list(failed.faults)}
-        return _new_attempt(
-            dataclasses.replace(case, evidence=evidence), scene, f"the deep checks failed ({failed.outline})"
-        )
+        noted = dataclasses.replace(case, evidence=evidence)
+        why = f"the deep checks failed ({failed.outline})"
+        return _given_up(noted, scene, why, bootstrap.Cause.DEEP_CHECKS, failed.outline)
     view = _view(case, scene)
     is_running = view is not None and view.validating.startswith(prefix) and not is_silent(view, scene.rules, scene.now)
     waited_s = scene.now - max([case.step_at, *(answer.at for answer in answers)])
@@ -392,7 +417,8 @@ def _validating(case: Case, scene: Scene) -> StepOutcome:
         doubt = f"the deep checks could not tell, {len(answers)} times ({answers[-1].outline})"
         return _moved(case, Step.WAITING_FOR_HUMAN, scene, doubt)
     if waited_s > limit_s:
-        return _new_attempt(case, scene, f"no answer of the deep checks within {limit_s:.0f} s")
+        why = f"no answer of the deep checks within {limit_s:.0f} s"
+        return _given_up(case, scene, why, bootstrap.Cause.DEEP_CHECKS, why)
     doubt = f" ({len(answers)} times it could not be told: {answers[-1].outline})" if answers else ""
     progress = f": {view.progress}" if view is not None and is_running and view.progress else ""
     return StepOutcome(case=case, held=(f"waiting for the deep checks ({key}){progress}{doubt}",))
@@ -405,7 +431,7 @@ def _passed(case: Case, scene: Scene) -> StepOutcome:
     verdict, sentence = parting.same_hardware(case, scene.ledger)
     noted = dataclasses.replace(case, evidence={**case.evidence, "hardware": verdict})
     if verdict == "same" and scene.rules.same_hardware_fails:
-        return _new_attempt(noted, scene, sentence)
+        return _given_up(noted, scene, sentence, bootstrap.Cause.HARDWARE, sentence)
     return _moved(noted, Step.RETURNING, scene, f"the deep checks passed; {sentence}")
 
 
@@ -429,6 +455,15 @@ def _returning(case: Case, scene: Scene) -> StepOutcome:
     if not node.is_responding or (was_exchanged and node.slurmd_started_at == case.old_slurmd):
         # slurmctld takes a while to notice that the old slurmd is gone: until the new one has registered, its picture of
         # the node is the dead machine's, and what we set would be undone by the registration.
+        limit_s = scene.rules.register_timeout_s
+        # An old Slurm that tells no start of slurmd must not cost a machine.
+        is_told = not node.is_responding or node.slurmd_started_at > 0
+        if is_told and scene.now - case.step_at > limit_s and not scene.ledger.is_done(key_of(case, "return")):
+            view = _view(case, scene)
+            worst = view.verdict.worst if view is not None and view.verdict is not None else None
+            said = f"its agent says {worst.finding.fault}" if worst is not None else "its agent finds nothing"
+            why = f"slurmd has not registered within {limit_s:.0f} s of the deep checks ({said})"
+            return _given_up(case, scene, why, bootstrap.Cause.SLURMD, said)
         return StepOutcome(case=case, held=("waiting for slurmd to register",))
     group = scene.rules.group_of(case.node)
     lacks_spare = group is not None and len(scene.spares.get(group.name, ())) < group.spares

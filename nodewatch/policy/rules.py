@@ -119,6 +119,12 @@ class Rules:
     """Tries of one rung before the next."""
     launch_timeout_s: float = 1200.0
     """From the launch until the new machine's agent is heard. HyperPod's replacements take 20 to 30 min (field notes 6.3)."""
+    console_every_s: float = 300.0
+    """The console of a machine that boots is read so often, for the word of its lifecycle script; 0: only when it is given up.
+    Ours: of a launch that fails at once a quarter of `launch_timeout_s` is waited for."""
+    register_timeout_s: float = 600.0
+    """From the end of the deep checks until slurmd has registered. ParallelCluster gives 180 s after slurmd's start (field
+    notes 8); ours is longer, since slurmctld may be busy."""
     validate_timeout_s: float = 900.0
     """Without a sign of life of the deep checks for so long, the try has failed."""
     check_timeout_s: float = 14400.0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from nodewatch.agent.bootstrap import failure
 
 from .conftest import REPOSITORY, Package
 from .trees import Tree, with_version
@@ -75,14 +78,40 @@ def test_a_new_instance_becomes_a_node(tree: Tree, packages: dict[str, Package])
         (["--from"], "--from needs a value"),
     ],
 )
-def test_bootstrap_says_what_it_lacks(arguments: list[str], sentence: str) -> None:
-    done = subprocess.run(
-        ["sh", str(REPOSITORY / "packaging/bootstrap"), *arguments], capture_output=True, text=True, check=False
-    )
+def test_bootstrap_says_what_it_lacks(arguments: list[str], sentence: str, tmp_path: Path) -> None:
+    done = bootstrapped(*arguments, state=tmp_path)
 
     assert done.returncode == 1
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def bootstrapped(*arguments: str, state: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", str(REPOSITORY / "packaging/bootstrap"), *arguments],
+        env={**os.environ, "NODEWATCH_STATE_DIR": str(state)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [
+        # A slip in the arguments says nothing of the machine.
+        (["--form", "x"], None),
+        (["--failed", "on_create.sh: no licence"], "on_create.sh: no licence"),
+        (["--from", "/nonexistent", "--controller", "http://h:1"], "/nonexistent is not there"),
+    ],
+)
+def test_bootstrap_leaves_its_word_for_the_agent(arguments: list[str], left: str | None, tmp_path: Path) -> None:
+    done = bootstrapped(*arguments, state=tmp_path / "state")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("nodewatch bootstrap: FAILED: ")
+    told = failure(tmp_path / "state")
+    assert (told == "") if left is None else told.startswith(left)
 
 
 @pytest.mark.parametrize("unit", ["agent", "controller"])
