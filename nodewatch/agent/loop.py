@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from nodewatch.agent.deep import DeepTool
 from nodewatch.agent.gpu_reset import GpuReset, ResetDone
 from nodewatch.agent.hook_socket import HookRequest, HookSocket
+from nodewatch.agent.job_files import JobFiles
 from nodewatch.agent.metrics import Measurements
 from nodewatch.agent.progress import Progress
 from nodewatch.agent.runner import Cadence, run_check
@@ -83,6 +84,7 @@ class Loop:
         validate_timeout_s: float,
         hook_misses: Path,
         progress: Progress,
+        job_files: JobFiles,
         stack_dump: Sequence[str] = (),
     ) -> None:
         self._checks = checks
@@ -106,6 +108,7 @@ class Loop:
         )
         self._misses = HookMisses(hook_misses)
         self._progress = progress
+        self._job_files = job_files
         self._dumps = StackDumps(
             progress.ranks,
             command=stack_dump,
@@ -222,6 +225,7 @@ class Loop:
         for sensor in self._sensors.values():
             sensor.close()
         self._validator.close()
+        self._job_files.close()
         self._dumps.close()
         if self._reset is not None:
             self._reset.close()
@@ -354,8 +358,11 @@ class Loop:
             _LOG.warning("%s denied: %s", request.ask, answer.reason)
         elif request.ask == "prolog":
             self._validator.job_starts(request.job.get("id", "?"), time.monotonic())
+            # Before the answer: the job's first process may ask for them.
+            self._job_files.opened(request.job, time.monotonic())
         if request.ask == "epilog":
             self._validator.job_ended(request.job.get("id", "?"))
+            self._job_files.closed(request.job.get("id", ""), time.monotonic())
             self._look_again(time.monotonic())
         return answer
 
@@ -375,6 +382,8 @@ class Loop:
     def _serve_requests(self, now: float) -> None:
         while not self._requests.empty():
             request = self._requests.get()
+            if self._job_files.asked(request, now):
+                continue
             kind, key = request.get("kind"), request.get("key")
             if not isinstance(key, str) or not key:
                 _LOG.warning("a request of the controller without a key was ignored: %.200r", request)
@@ -478,6 +487,7 @@ class Loop:
         if self._log.position != self._saved.position:
             self._save()
         self._misses.look()
+        self._job_files.keep_house(now)
         self._notifier.status(f"{self._verdict.state.value}, {self._spool.depth} events wait for the controller")
 
     def _feed(self, now: float) -> None:

@@ -19,6 +19,7 @@ from nodewatch import __version__
 from nodewatch.agent import bootstrap, metrics
 from nodewatch.agent.hook_socket import HookSocket
 from nodewatch.agent.identity import Identified
+from nodewatch.agent.job_files import JobFiles
 from nodewatch.agent.loop import Loop
 from nodewatch.agent.progress import Progress
 from nodewatch.agent.readings import sensors_of
@@ -146,6 +147,7 @@ def _serve(config: AgentConfig, checks: Mapping[str, CheckSettings]) -> int:
             validate_timeout_s=config.validate_timeout_s,
             hook_misses=config.hook_misses,
             progress=progress,
+            job_files=JobFiles(config.jobs_dir),
             stack_dump=config.stack_dump,
         )
         sender = _sender(config, node, boot_id, loop, spool, progress)

@@ -40,6 +40,9 @@ def parse_answer(body: bytes) -> Answer:
             raise ChannelError(f"the controller speaks version {data.get('v')!r}, this agent speaks 1: update one")
         accepted = tuple(str(item) for item in data["accepted"])
         requests = tuple(dict(item) for item in data.get("requests", ()))
+        # What is told of the cluster comes with every answer, and is taken as one more request.
+        if "cluster" in data:
+            requests = (*requests, {**data["cluster"], "kind": "cluster"})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ChannelError(
             "the controller answered with something that is no answer: is it a nodewatch one?"

@@ -41,6 +41,7 @@ class FakeController:
         self.events: list[dict[str, Any]] = []
         self.received_at: dict[str, float] = {}
         self.requests: list[dict[str, Any]] = []
+        self.cluster: dict[str, Any] = {}
         self.accepts = True
         self.is_closed = False
         controller = self
@@ -85,7 +86,8 @@ class FakeController:
             if event["id"] not in self.received_at:
                 self.received_at[event["id"]] = time.monotonic()
                 self.events.append(event)
-        return {"v": 1, "accepted": [event["id"] for event in message["events"]], "requests": list(self.requests)}
+        accepted = [event["id"] for event in message["events"]]
+        return {"v": 1, "accepted": accepted, "requests": list(self.requests), "cluster": self.cluster}
 
     def of_kind(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in list(self.events) if event["kind"] == kind]
@@ -115,6 +117,7 @@ class Node:
             "state_dir": str(home / "state"),
             "socket": str(self.socket),
             "hook_misses": str(home / "hook-misses"),
+            "jobs_dir": str(home / "jobs"),
             "munge_socket": str(munge_socket),
             "instance_id_file": str(home / "instance-id"),
             "slurm_user": "root",
