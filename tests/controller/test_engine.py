@@ -17,6 +17,7 @@ from nodewatch.model.health import Remedy, Severity
 from nodewatch.model.ledger import Step
 from nodewatch.policy.rules import Rules
 from nodewatch.testing import FakeClock, FakeEc2, FakeSlurm, MemoryJournal, World
+from nodewatch.testing.machines import speak
 
 HEALTHY = {"state": "healthy", "since": 1.0}
 
@@ -215,7 +216,7 @@ def test_an_action_is_announced_before_it_is_done_and_a_full_journal_stops_it() 
     world = World(nodes=4, spares=0)
     world.run(seconds=3)
     world.node("n2").loses_gpu()
-    world._agents_speak()
+    speak(world)
     calls = list(world.slurm.calls)
     world.journal.full = True
     with pytest.raises(JournalError):
