@@ -84,13 +84,23 @@ class SlurmCommands:
             return
         self._demand(result)
 
+    def release(self, job: int | str) -> None:
+        """See effects.perform.SlurmControl."""
+        self._change("release", str(job))
+
     def expedite(
-        self, job_id: int, *, priority: int, exclude: Sequence[str], comment: str, require: Sequence[str] | None = None
+        self,
+        job: int | str,
+        *,
+        priority: int,
+        exclude: Sequence[str],
+        comment: str,
+        require: Sequence[str] | None = None,
     ) -> None:
         """See effects.perform.SlurmControl."""
         # An empty list clears the exclusions that an earlier start was given.
         excluded = f"excnodelist={fold(exclude)}"
-        change = [f"jobid={job_id}", "starttime=now", f"priority={priority}", f"comment={comment}", excluded]
+        change = [f"jobid={job}", "starttime=now", f"priority={priority}", f"comment={comment}", excluded]
         if require is not None:
             # A node both required and excluded gives BadConstraints and priority 0: the job would never start.
             change.append(f"reqnodelist={fold(require)}")

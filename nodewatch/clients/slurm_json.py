@@ -26,6 +26,7 @@ _T = TypeVar("_T")
 # slurm.h: NO_VAL and INFINITE of 32 and of 64 bits. 16 bits are left out: 65,534 is a number that a field may really have.
 _NO_VALUES = frozenset({0xFFFFFFFE, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFE, 0xFFFFFFFFFFFFFFFF})
 _NO_VALUE_WORDS = frozenset({"", "infinite", "infinity", "unlimited", "none", "n/a", "unknown"})
+_HELD_WORDS = frozenset({"REQUEUE_HOLD", "SPECIAL_EXIT"})
 _UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 
@@ -58,9 +59,14 @@ def parse_job(data: Mapping[str, Any]) -> SlurmJob:
     """One entry of `squeue --json`. Raises KeyError, TypeError or ValueError for one that is none."""
     code, signal_number = _exit(data.get("exit_code"))
     states = _states(data["job_state"])
+    if len(states) == 1 and states & _HELD_WORDS:
+        # 22.05 and pyslurm have one word for a job's state, and this one hides that it waits.
+        states |= {"PENDING"}
     job_id = _whole(data["job_id"])
     if not job_id:
         raise ValueError(f"a job has the id {data['job_id']!r}")
+    is_expedited = "EXPEDITED_REQUEUE" in _words(data.get("flags"))
+    het_job_id = _whole(data.get("het_job_id")) or None
     return SlurmJob(
         job_id=job_id,
         states=states,
@@ -83,7 +89,31 @@ def parse_job(data: Mapping[str, Any]) -> SlurmJob:
         extra=_text(data.get("extra")),
         array_job_id=_whole(data.get("array_job_id")) or None,
         array_task_id=_whole(data.get("array_task_id")),
+        may_requeue=_flag(data.get("requeue")),
+        is_expedited=is_expedited,
+        held_by=_held_by(states, _text(data.get("state_reason")), _text(data.get("state_description")), is_expedited),
+        preempted_at=_time(data.get("preempt_time")),
+        het_job_id=het_job_id,
+        # pyslurm gives None for a zero.
+        het_job_offset=None if het_job_id is None else _whole(data.get("het_job_offset")) or 0,
+        account=_text(data.get("account")),
+        stderr_path=_text(data.get("standard_error")),
     )
+
+
+def _held_by(states: frozenset[str], reason: str, description: str, is_expedited: bool) -> str:
+    """Who holds a job that waits. Slurm words of its own holds: slurmctld's job_mgr.c, job_state_reason.c (22.05 to 26.05)."""
+    if "PENDING" not in states:
+        return ""
+    if reason == "JobHeldUser":
+        return "user"
+    told = f"{reason} {description}".replace("_", " ").lower()
+    # More requeues than MaxBatchRequeue, or a launch that failed; since 25.11 a job that failed while all its epilogs passed.
+    if reason.startswith("JobHoldMax") or "launch failed requeued held" in told:
+        return "slurm"
+    if "REQUEUE_HOLD" in states and is_expedited:
+        return "slurm"
+    return "administrator" if reason == "JobHeldAdmin" or states & {"REQUEUE_HOLD", "SPECIAL_EXIT"} else ""
 
 
 def _entries(parse: Callable[[Mapping[str, Any]], _T], document: Mapping[str, Any], key: str, source: str) -> list[_T]:

@@ -121,15 +121,29 @@ class SlurmPyslurm:
             if "pending" not in str(error).lower():
                 raise
 
+    def release(self, job: int | str) -> None:
+        """See effects.perform.SlurmControl. A task of an array by scontrol: pyslurm takes numbers only."""
+        if not str(job).isdigit():
+            self._commands.release(job)
+            return
+        self._either(lambda: self._change("release", job_id=int(job)), lambda: self._commands.release(job))
+
     def expedite(
-        self, job_id: int, *, priority: int, exclude: Sequence[str], comment: str, require: Sequence[str] | None = None
+        self,
+        job: int | str,
+        *,
+        priority: int,
+        exclude: Sequence[str],
+        comment: str,
+        require: Sequence[str] | None = None,
     ) -> None:
-        """See effects.perform.SlurmControl. By scontrol where a field is to be emptied: to pyslurm, empty is unchanged."""
+        """See effects.perform.SlurmControl. By scontrol for an array's task, and where a field is to be emptied: to pyslurm,
+        empty is unchanged."""
 
         def by_commands() -> None:
-            self._commands.expedite(job_id, priority=priority, exclude=exclude, comment=comment, require=require)
+            self._commands.expedite(job, priority=priority, exclude=exclude, comment=comment, require=require)
 
-        if not exclude or not comment or (require is not None and not require):
+        if not exclude or not comment or (require is not None and not require) or not str(job).isdigit():
             by_commands()
             return
         changes: dict[str, Any] = {
@@ -140,7 +154,7 @@ class SlurmPyslurm:
         }
         if require is not None:
             changes["required_nodes"] = sorted(set(require))
-        self._either(lambda: self._change("update_job", job_id=job_id, changes=changes), by_commands)
+        self._either(lambda: self._change("update_job", job_id=int(job), changes=changes), by_commands)
 
     def reserve(self, name: str, nodes: Sequence[str], minutes: int) -> None:
         """See effects.perform.SlurmControl."""

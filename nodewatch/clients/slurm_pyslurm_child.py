@@ -59,6 +59,10 @@ class Calls:
         """Requeue one job by its own id."""
         self._pyslurm.Job(job_id).requeue()
 
+    def release(self, job_id: int) -> None:
+        """Let a held job go."""
+        self._pyslurm.Job(job_id).release()
+
     def update_job(self, job_id: int, changes: Mapping[str, Any]) -> None:
         """Change a job's begin, priority, comment or node lists."""
         self._pyslurm.Job(job_id).modify(self._pyslurm.JobSubmitDescription(**changes))
@@ -119,6 +123,13 @@ class Calls:
             "extra": job.extra,
             "array_job_id": job.array_id,
             "array_task_id": task,
+            # Read where they are: without them less is told, and a release that names them otherwise is no unusable one.
+            "requeue": bool(getattr(job, "is_requeueable", False)),
+            "state_reason": getattr(job, "state_reason", None),
+            "het_job_id": getattr(job, "heterogeneous_id", None),
+            "het_job_offset": getattr(job, "heterogeneous_offset", None),
+            "account": getattr(job, "account", None),
+            "standard_error": getattr(job, "standard_error", None),
         }
 
 
@@ -127,6 +138,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "jobs": Calls.jobs,
     "update_node": Calls.update_node,
     "requeue": Calls.requeue,
+    "release": Calls.release,
     "update_job": Calls.update_job,
     "reserve": Calls.reserve,
     "unreserve": Calls.unreserve,

@@ -17,10 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from nodewatch.controller.heartbeats import Heartbeats
+from nodewatch.controller.job_side import JobSide
 from nodewatch.effects.evidence import EvidenceStore
 from nodewatch.effects.perform import Ec2Control, SlurmControl, perform
 from nodewatch.errors import CapacityError, Ec2Error, JournalError, NodewatchError
 from nodewatch.model import actions as act
+from nodewatch.model.auto_resume import SiteDefault
 from nodewatch.model.cluster import AgentView, Instance, SlurmJob, SlurmNode, Snapshot
 from nodewatch.model.health import StandingFinding, Verdict
 from nodewatch.model.heartbeats import dumps_of
@@ -47,7 +49,17 @@ _SEEN_EVERY_S = 60.0
 _SEEN_WHOLE_S = 86400.0
 """The whole picture is written at the start and so often, that a journal can be replayed from its middle."""
 _AGENT_KINDS = frozenset(
-    {"hello", "hardware", "verdict", "validated", "hook_denied", "drained_self", "gpu_reset", "stack_dump"}
+    {
+        "hello",
+        "hardware",
+        "verdict",
+        "validated",
+        "hook_denied",
+        "drained_self",
+        "gpu_reset",
+        "job_witness",
+        "stack_dump",
+    }
 )
 
 
@@ -98,6 +110,7 @@ class Engine:
         store: EvidenceStore | None = None,
         cloud: Callable[[], Mapping[str, tuple[StandingFinding, ...]]] = dict,
         hang: HangRules | None = None,
+        site_defaults: Iterable[SiteDefault] = (),
     ) -> None:
         """`past` is the journal so far, or its last records where `ledger` is given: what all of it amounts to.
 
@@ -138,6 +151,8 @@ class Engine:
         self._ec2_read_at = float("-inf")
         self._ec2_error: str | None = "not read yet" if ec2 is not None else None
         started = clock()
+        known_at = [*(record.at for record in past[:1]), *(case.opened_at for case in self.ledger.cases.values())]
+        self.jobs = JobSide(site_defaults, since=min(known_at, default=started))
         # After a restart every known agent gets the full time to be heard again before its silence counts.
         self._agents: dict[str, AgentView] = {
             node: AgentView(
@@ -211,6 +226,7 @@ class Engine:
         ]
         requests += [{"kind": "reset_gpu", "key": key} for key in reset_requests(node, self.ledger)]
         requests += self.heartbeats.requests(node)
+        requests += self.jobs.requests(node)
         return accepted, requests, fresh
 
     def receive_hook(self, message: Mapping[str, Any]) -> None:
@@ -223,6 +239,8 @@ class Engine:
         data["job_id"] = int(data["job_id"])
         data["restart_count"] = int(data.get("restart_count") or 0)
         data["node_names"] = expand(str(data.get("nodes") or ""))
+        if kind == "job_started":
+            data["auto_resume"] = self.jobs.mark(data)
         self.note(kind, data)
 
     def ask_checks(self, nodes: Iterable[str], *, suite: str, by: str) -> Record:
@@ -242,8 +260,9 @@ class Engine:
             self.snapshot = self._read()
             self._alive()
             for data in unrecorded(self.snapshot, self.ledger):
-                self.note("job_started", data)
+                self.note("job_started", {**data, "auto_resume": self.jobs.mark(data)})
             self.heartbeats.look(self.snapshot, self.ledger, self.rules, self.note, self._clock())
+            self.jobs.look(self.snapshot, self.ledger, self.rules, self._clock())
             with self._lock:
                 ledger, number, now = self.ledger, self._number, self._clock()
             decided = plan(self.snapshot, ledger, self.rules, now)

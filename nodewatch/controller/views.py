@@ -10,10 +10,10 @@ from nodewatch.model.cluster import AgentView, Snapshot
 from nodewatch.model.ledger import Case, Ledger, Tested
 from nodewatch.model.plan import Held
 from nodewatch.model.records import Record
-from nodewatch.policy import bootstrap
+from nodewatch.policy import bootstrap, parting
 from nodewatch.policy.deep_checks import is_pending
 from nodewatch.policy.lost import is_silent
-from nodewatch.policy.requeue import limit_of
+from nodewatch.policy.job_scene import limit_of
 from nodewatch.policy.rules import Rules
 
 
@@ -158,6 +158,7 @@ def _case(case: Case) -> Mapping[str, Any]:
         "since": case.step_at,
         "attempt": case.attempt,
         "why": case.why,
+        "note": parting.note_of(case),
         "tries": [
             {**one, "words": bootstrap.cause_of(one), "text": bootstrap.words_of(one)} for one in bootstrap.tries(case)
         ],

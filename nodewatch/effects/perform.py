@@ -37,10 +37,19 @@ class SlurmControl(Protocol):
     def requeue(self, job: int | str) -> None:
         """Put a job back into the queue, running or ended: a job id, or `<array job>_<task>`."""
 
+    def release(self, job: int | str) -> None:
+        """Take Slurm's own hold off a pending job: a job id, or `<array job>_<task>`."""
+
     def expedite(
-        self, job_id: int, *, priority: int, exclude: Sequence[str], comment: str, require: Sequence[str] | None = None
+        self,
+        job: int | str,
+        *,
+        priority: int,
+        exclude: Sequence[str],
+        comment: str,
+        require: Sequence[str] | None = None,
     ) -> None:
-        """Let a pending job start now."""
+        """Let a pending job start now: a job id, or `<array job>_<task>`."""
 
     def reserve(self, name: str, nodes: Sequence[str], minutes: int) -> None:
         """Keep nodes from all jobs, those running there left alone, for at most so long."""
@@ -139,7 +148,10 @@ def perform(
         case act.Requeue(job_id=job_id, slurm_id=slurm_id):
             slurm.requeue(slurm_id or job_id)
         case act.Expedite(job_id=job_id, priority=priority, exclude=exclude, comment=comment, require=require):
-            slurm.expedite(job_id, priority=priority, exclude=exclude, comment=comment, require=require)
+            job = action.slurm_id or job_id
+            if action.releases:
+                slurm.release(job)
+            slurm.expedite(job, priority=priority, exclude=exclude, comment=comment, require=require)
         case act.KeepNodes(name=name, nodes=nodes, minutes=minutes):
             slurm.reserve(name, nodes, minutes)
         case act.FreeNodes(name=name):

@@ -45,7 +45,7 @@ class Told:
 
 
 def parse(text: str) -> tuple[Sign, ...]:
-    """The table in TOML, in its order. Raises ValueError, KeyError or re.error when a row is not complete or not told whence."""
+    """The table in TOML, in its order. Raises ValueError, KeyError or re.error when a row is not complete."""
     data = tomllib.loads(text)
     return tuple(_sign(name, row, data["source"]) for name, row in data["signs"].items())
 

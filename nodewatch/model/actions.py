@@ -55,7 +55,7 @@ class Requeue:
     node: str
     """The node that failed under it; empty when none is known to have."""
     cause: str
-    """`hardware` or `unknown`."""
+    """A word of `Cause`."""
     reason: str
     slurm_id: str = ""
     """What scontrol is given where that is not the job id: `<array job>_<task>`."""
@@ -75,6 +75,10 @@ class Expedite:
     comment: str
     require: tuple[str, ...] | None = None
     """The nodes that its user asked for, less those excluded; None leaves them as they are."""
+    releases: bool = False
+    """Slurm holds it by itself: that goes first."""
+    slurm_id: str = ""
+    """What scontrol is given where that is not the job id: `<array job>_<task>`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

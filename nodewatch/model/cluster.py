@@ -145,15 +145,15 @@ class SlurmJob:
 
     @property
     def slurm_id(self) -> str:
-        """What scontrol is given for this job alone: the bare id of an array's own job would mean all its elements.
-
-        Of a heterogeneous job only all components together can be requeued, by the first.
-        """
-        if self.het_job_id is not None:
-            return str(self.het_job_id)
+        """What scontrol is given for this job alone: the bare id of an array's own job would mean all its elements."""
         if self.array_job_id is not None and self.array_task_id is not None:
             return f"{self.array_job_id}_{self.array_task_id}"
         return str(self.job_id)
+
+    @property
+    def requeue_id(self) -> str:
+        """What `scontrol requeue` is given: the components of a heterogeneous job go together, by the first."""
+        return self.slurm_id if self.het_job_id is None else str(self.het_job_id)
 
     @property
     def is_active(self) -> bool:

@@ -1,8 +1,8 @@
 """Was it the machine or the program: the cause of one run's end, from everything that is known of it.
 
-In this order: what its program says of itself with an exit code; a fault of its nodes around the end; Slurm's own word; the first of
-its ranks that failed; the lines of its output. Lines of ranks that only lost another one prove nothing about who is to blame. A
-line that bad hardware may be behind as well counts as the program's only when all nodes were heard to be healthy since.
+In this order: what its program says of itself with an exit code; a fault of its nodes around the end; Slurm's own word; the
+first of its ranks that failed; the lines of its output. Lines of ranks that only lost another one prove nothing about who is
+to blame. A line that bad hardware may be behind as well counts as the program's only when all nodes were heard to be healthy.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _CRASHED = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 11: "SIGSEGV"}
 _INFRASTRUCTURE = frozenset({"node", "filesystem", "fabric", "network", "efa", "ib", "ec2", "operator", "config"})
 """Families of faults that are the cluster's and not of a part in the machine."""
 _LATER_S = 5.0
-"""A finding that is so much younger than the first failure is not its cause. The kernel log is read at once; the rest is a clock that
-is not quite ours. Ours."""
+"""A finding that is so much younger than the first failure is not its cause. The kernel log is read at once; the rest is for
+clocks that differ. Ours."""
 _NEVER_HARDWARE = frozenset(
     {"oom_kill", "oom_task", "cuda_oom", "quota", "refused", "not_found", "dataloader_shm", "device_assert"}
 )

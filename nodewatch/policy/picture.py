@@ -30,7 +30,7 @@ _EVIDENCE = ("uuid", "serial", "starts_at")
 LEFT_OUT: Mapping[type, frozenset[str]] = {
     # Another for each node: they would keep nodes that change alike from being one line, and have kinds of their own.
     SlurmNode: frozenset({"name", "address", "slurmd_started_at"}),
-    SlurmJob: frozenset({"job_id", "name", "user", "comment"}),
+    SlurmJob: frozenset({"job_id", "name", "user", "comment", "account", "stderr_path"}),
     Instance: frozenset({"instance_id", "tags"}),
     AgentView: frozenset({"node", "heard_at", "verdict", "validating", "progress"}),
 }

@@ -18,6 +18,7 @@ from nodewatch.policy import (
     budgets,
     deep_checks,
     guards,
+    job_scene,
     pairs,
     repair,
     requeue,
@@ -410,7 +411,7 @@ def _jobs(
     judgements: list[Judgement] = []
     recent = [case for case in ledger.cases.values() if now - case.step_at <= 3600 and not case.is_open]
     candidates = (*cases.values(), *recent)
-    explaining = requeue.Suspects(sorted(candidates, key=lambda c: (not c.is_admitted, c.opened_at, c.case_id)))
+    explaining = job_scene.Suspects(sorted(candidates, key=lambda c: (not c.is_admitted, c.opened_at, c.case_id)))
     suspected = {case.node for case in candidates if case.severity >= Severity.FATAL}
     for job in with_news(suspected, snapshot, ledger):
         decision = requeue.decide(job, explaining, snapshot, ledger, rules, now)

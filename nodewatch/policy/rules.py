@@ -148,6 +148,8 @@ class Rules:
     """Cases opened within this time count. 30 days."""
     requeue_limit: int = 3
     """Restarts of a job marked --auto-resume without a number."""
+    program_retries: int = 0
+    """How often a job is started again although its program failed by itself; not when it got no further than before."""
     attribution_window_s: float = 120.0
     """A fatal finding at most so long before a job's end is taken for its cause."""
     attribution_wait_s: float = 15.0

@@ -144,16 +144,27 @@ class SimSlurm:
         if not known.is_pending:
             self._requeue(known, "0:15" if known.is_running else "")
 
+    def release(self, job: int | str) -> None:
+        """See effects.perform.SlurmControl."""
+        self.job_table[int(job)] = dataclasses.replace(self.job_table[int(job)], held_by="")
+
     def expedite(
-        self, job_id: int, *, priority: int, exclude: Sequence[str], comment: str, require: Sequence[str] | None = None
+        self,
+        job: int | str,
+        *,
+        priority: int,
+        exclude: Sequence[str],
+        comment: str,
+        require: Sequence[str] | None = None,
     ) -> None:
         """See effects.perform.SlurmControl."""
-        self.job_table[job_id] = dataclasses.replace(
-            self.job_table[job_id],
+        known = self.job_table[int(job)]
+        self.job_table[known.job_id] = dataclasses.replace(
+            known,
             begins_at=None,
             priority=priority,
             excluded_nodes=tuple(exclude),
-            required_nodes=self.job_table[job_id].required_nodes if require is None else tuple(require),
+            required_nodes=known.required_nodes if require is None else tuple(require),
             comment=comment,
         )
 

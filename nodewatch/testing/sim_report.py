@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nodewatch.model.ledger import Ledger
 from nodewatch.model.plan import Judgement
-from nodewatch.policy.requeue import limit_of
+from nodewatch.policy.job_scene import limit_of
 from nodewatch.policy.verbs import asked
 from nodewatch.policy.wishes import is_forced
 from nodewatch.testing.sim_faults import FaultKind

@@ -105,7 +105,7 @@ class FakeSlurm:
         kept = {node for nodes, end in self.reservations.values() if end > now for node in nodes}
         pending = sorted((j for j in self.job_table.values() if j.is_pending), key=lambda j: (-j.priority, j.job_id))
         for job in pending:
-            if job.begins_at is not None and job.begins_at > now:
+            if (job.begins_at is not None and job.begins_at > now) or job.held_by:
                 continue
             free = [
                 name
@@ -176,37 +176,42 @@ class FakeSlurm:
     def requeue(self, job: int | str) -> None:
         """See effects.perform.SlurmControl."""
         self._call(f"requeue {job}")
-        array, _, task = str(job).partition("_")
-        # As in Slurm: the id of an array stands for all its elements.
-        meant = [
-            known
-            for known in self.job_table.values()
-            if (str(known.array_job_id), str(known.array_task_id)) == (array, task)
-            or (not task and array in (str(known.job_id), str(known.array_job_id)))
-        ]
-        if not meant:
-            raise SlurmError(f"`scontrol requeue {job}` failed: Invalid job id specified")
-        for known in meant:
+        for known in self._meant("requeue", job):
             if known.is_pending:
                 continue
             if known.is_running:
                 self.ended.append((known.job_id, known.restart_count, "0:15"))
             self._back_to_queue(known)
 
+    def release(self, job: int | str) -> None:
+        """See effects.perform.SlurmControl."""
+        self._call(f"release {job}")
+        for known in self._meant("release", job):
+            states = known.states - {"REQUEUE_HOLD", "SPECIAL_EXIT"}
+            self.job_table[known.job_id] = dataclasses.replace(
+                known, states=states, held_by="", priority=known.priority or 1
+            )
+
     def expedite(
-        self, job_id: int, *, priority: int, exclude: Sequence[str], comment: str, require: Sequence[str] | None = None
+        self,
+        job: int | str,
+        *,
+        priority: int,
+        exclude: Sequence[str],
+        comment: str,
+        require: Sequence[str] | None = None,
     ) -> None:
         """See effects.perform.SlurmControl."""
-        self._call(f"expedite {job_id}")
-        job = self.job_table[job_id]
-        self.job_table[job_id] = dataclasses.replace(
-            job,
-            begins_at=None,
-            priority=priority,
-            excluded_nodes=tuple(exclude),
-            required_nodes=job.required_nodes if require is None else tuple(require),
-            comment=comment,
-        )
+        self._call(f"expedite {job}")
+        for known in self._meant("update", job):
+            self.job_table[known.job_id] = dataclasses.replace(
+                known,
+                begins_at=None,
+                priority=priority,
+                excluded_nodes=tuple(exclude),
+                required_nodes=known.required_nodes if require is None else tuple(require),
+                comment=comment,
+            )
 
     def reserve(self, name: str, nodes: Sequence[str], minutes: int) -> None:
         """See effects.perform.SlurmControl."""
@@ -219,6 +224,23 @@ class FakeSlurm:
         self.reservations.pop(name, None)
 
     # -- below --------------------------------------------------------------------------------------------------------
+
+    def _meant(self, verb: str, job: int | str) -> list[SlurmJob]:
+        """As in Slurm: the id of an array stands for all its elements; components of a heterogeneous job are requeued by
+        the first, all together."""
+        array, _, task = str(job).partition("_")
+        meant = [
+            known
+            for known in self.job_table.values()
+            if (str(known.array_job_id), str(known.array_task_id)) == (array, task)
+            or (not task and array in (str(known.job_id), str(known.array_job_id)))
+            or (verb == "requeue" and str(known.het_job_id) == array)
+        ]
+        if not meant:
+            raise SlurmError(f"`scontrol {verb} {job}` failed: Invalid job id specified")
+        if verb == "requeue" and any(known.het_job_id not in (None, int(array)) for known in meant):
+            raise SlurmError(f"`scontrol requeue {job}` failed: Job is not the leader of its heterogeneous job")
+        return meant
 
     def _call(self, what: str) -> None:
         if self.outage:

@@ -293,6 +293,11 @@ CHANGES: list[tuple[Callable[[SlurmCommands], None], str]] = [
     (lambda s: s.set_address("n2", "10.0.0.9"), "update|nodename=n2|nodeaddr=10.0.0.9|"),
     (lambda s: s.reboot("n2", "nodewatch: d"), "reboot|ASAP|nextstate=DOWN|reason=nodewatch: d|n2|"),
     (lambda s: s.requeue(17), "requeue|17|"),
+    (lambda s: s.release("15_0"), "release|15_0|"),
+    (
+        lambda s: s.expedite("15_0", priority=5, exclude=(), comment="g"),
+        "update|jobid=15_0|starttime=now|priority=5|comment=g|excnodelist=|",
+    ),
     (
         lambda s: s.expedite(17, priority=5, exclude=("n2", "n3"), comment="nodewatch: e"),
         "update|jobid=17|starttime=now|priority=5|comment=nodewatch: e|excnodelist=n[2-3]|",

@@ -140,6 +140,26 @@ def test_a_job_of_each_release(entry: dict[str, Any]) -> None:
     assert jobs_of({"jobs": [entry]}, "x") == {17: JOB}
 
 
+def test_what_only_some_releases_tell() -> None:
+    told = {
+        **JOB_25_11,
+        "account": "physics",
+        "flags": ["EXPEDITED_REQUEUE", "USING_DEFAULT_PARTITION"],
+        "het_job_id": number(15),
+        "het_job_offset": number(0),
+        "job_state": ["PENDING", "REQUEUE_HOLD"],
+        "preempt_time": number(1700000400),
+        "requeue": True,
+        "standard_error": "/home/ada/%j.err",
+        "state_description": "",
+        "state_reason": "None",
+    }
+    job = jobs_of({"jobs": [told]}, "x")[17]
+    assert (job.is_expedited, job.held_by, job.preempted_at, job.may_requeue) == (True, "slurm", 1700000400.0, True)
+    assert (job.het_job_id, job.het_job_offset, job.requeue_id) == (15, 0, "15")
+    assert (job.account, job.stderr_path) == ("physics", "/home/ada/%j.err")
+
+
 NOTHING: list[Any] = [
     None,
     4294967294,

@@ -68,6 +68,8 @@ def a_job() -> Callable[..., dict[str, Any]]:
         times = {"eligible": 1700000000, "start": 1700000010, "end": 0, "status": 0, "restarts": 0}
         lists = {"excluded": None, "required": None, "batch": True, "comment": None, "extra": None}
         array = {"array": 0, "task": None, "waiting": None}
-        return {"job_id": job_id, "state": state, **job, **times, **lists, **array, **fields}
+        more = {"requeue": True, "expedited": False, "reason": "None", "description": None, "preempted": 0, "het": 0}
+        rest = {"offset": None, "account": "physics", "stderr": "/home/ada/train.err"}
+        return {"job_id": job_id, "state": state, **job, **times, **lists, **array, **more, **rest, **fields}
 
     return make

@@ -80,6 +80,11 @@ class Cluster:
         job.update(state="PENDING", nodes=None, restarts=job["restarts"] + 1)
         self.save()
 
+    def release(self, name: str) -> None:
+        job = self.job(name)
+        job.update(priority=100, reason="None")
+        self.save()
+
     def update_job(self, name: str, changes: dict[str, Any]) -> None:
         self.job(name).update(changes)
         self.save()

@@ -54,6 +54,15 @@ def job(data: dict[str, Any]) -> dict[str, Any]:
         "array_job_id": number(data["array"]),
         "array_task_id": number(data["task"]),
         "array_task_string": data["waiting"] or "",
+        "requeue": data["requeue"],
+        "flags": ["EXPEDITED_REQUEUE"] if data["expedited"] else ["USING_DEFAULT_PARTITION"],
+        "state_reason": data["reason"],
+        "state_description": data["description"] or "",
+        "preempt_time": number(data["preempted"]),
+        "het_job_id": number(data["het"]),
+        "het_job_offset": number(data["offset"]),
+        "account": data["account"] or "",
+        "standard_error": data["stderr"] or "",
     }
 
 
@@ -89,6 +98,8 @@ def scontrol(words: list[str]) -> None:
             Cluster("change").reboot(name, pairs["reason"])
         case ["requeue", name]:
             Cluster("change").requeue(name)
+        case ["release", name]:
+            Cluster("change").release(name)
         case ["create", *_]:
             made = {"nodes": pairs["nodes"], "minutes": int(pairs["duration"]), "users": pairs["users"].split(",")}
             Cluster("change").create_reservation(

@@ -53,6 +53,7 @@ def test_there_is_something_to_compare() -> None:
         "set_address",
         "reboot",
         "requeue",
+        "release",
         "expedite",
         "reserve",
         "unreserve",

@@ -78,6 +78,7 @@ def test_jobs(client: AnySlurm, cluster: Any, a_job: Make) -> None:
             a_job(19, "FAILED", status=9, end=1700000500),
         ]
     )
+    common: dict[str, Any] = {"may_requeue": True, "account": "physics", "stderr_path": "/home/ada/train.err"}
     assert client.jobs() == {
         17: SlurmJob(
             job_id=17,
@@ -95,6 +96,7 @@ def test_jobs(client: AnySlurm, cluster: Any, a_job: Make) -> None:
             required_nodes=("n1",),
             comment="nodewatch: again",
             extra="auto-resume",
+            **common,
         ),
         18: SlurmJob(
             job_id=18,
@@ -104,6 +106,7 @@ def test_jobs(client: AnySlurm, cluster: Any, a_job: Make) -> None:
             name="train.sh",
             begins_at=1700000000.0,
             is_batch=False,
+            **common,
         ),
         19: SlurmJob(
             job_id=19,
@@ -116,6 +119,7 @@ def test_jobs(client: AnySlurm, cluster: Any, a_job: Make) -> None:
             exit_signal=9,
             started_at=1700000010.0,
             ended_at=1700000500.0,
+            **common,
         ),
     }
 
@@ -168,6 +172,42 @@ def test_a_requeue(client: AnySlurm, cluster: Any, a_job: Make) -> None:
     assert (job.is_pending, job.restart_count) == (True, 1), "the second found it pending, which is no error"
 
 
+HOLDS = {
+    "its user": ({"state": "PENDING", "reason": "JobHeldUser"}, "user"),
+    "an administrator": ({"state": "PENDING", "reason": "JobHeldAdmin"}, "administrator"),
+    "MaxBatchRequeue": ({"state": "REQUEUE_HOLD", "reason": "JobHoldMaxRequeue"}, "slurm"),
+    "a launch": ({"state": "PENDING", "reason": "JobHeldAdmin", "description": "launch failed requeued held"}, "slurm"),
+    "requeuehold": ({"state": "REQUEUE_HOLD", "reason": "None"}, "administrator"),
+    "nobody": ({"state": "PENDING", "reason": "Priority"}, ""),
+    "no longer": ({"state": "RUNNING", "reason": "JobHeldUser"}, ""),
+}
+
+
+@pytest.mark.parametrize(("fields", "who"), HOLDS.values(), ids=list(HOLDS))
+def test_who_holds_a_job(client: AnySlurm, cluster: Any, a_job: Make, fields: dict[str, Any], who: str) -> None:
+    cluster.set(jobs=[a_job(17, nodes=None, **fields)])
+    job = client.jobs()[17]
+    assert (job.held_by, job.is_pending) == (who, fields["state"] != "RUNNING")
+
+
+def test_a_hold_is_taken_off(client: AnySlurm, cluster: Any, a_job: Make) -> None:
+    cluster.set(
+        jobs=[a_job(17, "PENDING", nodes=None, reason="JobHoldMaxRequeue"), a_job(16, "PENDING", array=15, task=0)]
+    )
+    client.release(17)
+    client.release("15_0")
+    assert [job["reason"] for job in cluster.read()["jobs"]] == ["None", "None"]
+
+
+def test_components_of_a_heterogeneous_job(client: AnySlurm, cluster: Any, a_job: Make) -> None:
+    cluster.set(jobs=[a_job(17, het=17, offset=0), a_job(18, het=17, offset=1)])
+    jobs = client.jobs()
+    assert [(jobs[i].slurm_id, jobs[i].requeue_id, jobs[i].het_job_offset) for i in (17, 18)] == [
+        ("17", "17", 0),
+        ("18", "17", 1),
+    ]
+
+
 def test_a_job_is_let_start_at_once(client: AnySlurm, cluster: Any, a_job: Make) -> None:
     cluster.set(jobs=[a_job(17, "PENDING", required="n1")])
     client.expedite(17, priority=900, exclude=("n3", "n2"), comment="nodewatch: n2 failed", require=("n4", "n5"))
@@ -199,6 +239,7 @@ REFUSED: dict[str, tuple[Callable[[AnySlurm], object], str]] = {
     "address": (lambda s: s.set_address("n9", "10.0.0.9"), "Invalid node name specified"),
     "reboot": (lambda s: s.reboot("n9", "r"), "Invalid node name specified"),
     "requeue": (lambda s: s.requeue(99), "Invalid job id specified"),
+    "release": (lambda s: s.release(99), "Invalid job id specified"),
     "expedite": (lambda s: s.expedite(99, priority=1, exclude=("n1",), comment="c"), "Invalid job id specified"),
 }
 

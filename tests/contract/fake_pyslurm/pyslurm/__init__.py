@@ -123,6 +123,12 @@ class Job:
         except RefusedError as error:
             raise RPCError(msg=str(error)) from error
 
+    def release(self) -> None:
+        try:
+            _cluster("change").release(str(self.id))
+        except RefusedError as error:
+            raise RPCError(msg=str(error)) from error
+
     def modify(self, changes: JobSubmitDescription) -> None:
         names = {
             "priority": "priority",
@@ -167,6 +173,13 @@ class Jobs(_Collection):
                 array_id=data["array"] or None,
                 array_task_id=data["task"] or None,
                 array_tasks_waiting=data["waiting"],
+                is_requeueable=data["requeue"],
+                # Slurm's description where there is one, as scontrol shows it.
+                state_reason=data["description"] or data["reason"],
+                heterogeneous_id=data["het"] or None,
+                heterogeneous_offset=data["offset"] or None,
+                account=data["account"],
+                standard_error=data["stderr"],
             )
             if _setup.get("renamed"):
                 del job.__dict__["allocated_nodes"]

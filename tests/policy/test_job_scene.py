@@ -8,7 +8,7 @@ import pytest
 
 from nodewatch.model.health import Severity
 from nodewatch.model.ledger import Case, MarkedJob, Rung, Step
-from nodewatch.policy.requeue import blamed, limit_of
+from nodewatch.policy.job_scene import blamed, limit_of
 from nodewatch.policy.rules import Rules
 
 START = 1_000_000.0
