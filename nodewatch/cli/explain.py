@@ -40,6 +40,7 @@ def render(answer: Mapping[str, Any]) -> str:
         for case in now["cases"]:
             lines.append(f"  repair    {case['rung']}, {case['step'].replace('_', ' ')}: {case['why']}")
             lines += [f"  in vain   {one['text']}" for one in case["tries"]]
+            lines += [f"  but       {case['note']}"] if case["note"] else []
         lines += [f"  checking  {now['checking']}"] if now["checking"] else []
         if now["tested"]:
             at = datetime.fromtimestamp(now["tested"]["at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")

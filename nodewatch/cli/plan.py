@@ -28,7 +28,9 @@ def render(answer: Mapping[str, Any]) -> str:
     as_if = ", as if it were act" if answer["as_if_acting"] else ""
     parts = [f"mode {answer['mode']}{as_if}"]
     parts += [f"would {item['text']}" for item in answer["actions"]] or ["nothing is to be done now"]
-    parts += [f"case  {c['case']}: {c['rung']}, {c['step'].replace('_', ' ')}: {c['why']}" for c in answer["cases"]]
+    for case in answer["cases"]:
+        parts.append(f"case  {case['case']}: {case['rung']}, {case['step'].replace('_', ' ')}: {case['why']}")
+        parts += [f"      but {case['note']}"] if case["note"] else []
     if answer["held"]:
         parts += ["", table(("HELD BACK", "WHY"), [(item["subject"], item["why"]) for item in answer["held"]])]
     return "\n".join(parts)

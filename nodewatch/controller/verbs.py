@@ -11,6 +11,7 @@ from nodewatch.model import actions as act
 from nodewatch.model.ledger import Ledger
 from nodewatch.model.plan import Plan
 from nodewatch.policy import wishes
+from nodewatch.policy.parting import note_of
 from nodewatch.policy.plan import plan
 
 _MOST_TEXT = 500
@@ -94,7 +95,14 @@ def _outline(decided: Plan, nodes: Iterable[str] | None) -> dict[str, Any]:
             if is_meant(getattr(action, "node", None))
         ],
         "cases": [
-            {"case": case.case_id, "node": case.node, "rung": case.rung.word, "step": case.step.value, "why": case.why}
+            {
+                "case": case.case_id,
+                "node": case.node,
+                "rung": case.rung.word,
+                "step": case.step.value,
+                "why": case.why,
+                "note": note_of(case),
+            }
             for case in decided.cases
             if is_meant(case.node)
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from nodewatch.policy.rules import Group, Rules
 from nodewatch.policy.verbs import FAMILY
 
 _MOST_FINDINGS = 50
+_NOTE = "parting"
 
 # EC2's reason codes (EC2 API reference, ReportInstanceStatus), by the family of the fault.
 _REASONS = {
@@ -34,6 +36,18 @@ class Parting:
     held: str = ""
     said: str = ""
     """What went wrong and is not waited for."""
+
+
+def noted(case: Case, said: str) -> Case:
+    """The case with what went wrong before the end of its machine, said once: the words of an error change from try to try."""
+    if not said or case.evidence.get(_NOTE):
+        return case
+    return dataclasses.replace(case, evidence={**case.evidence, _NOTE: said[:300]})
+
+
+def note_of(case: Case) -> str:
+    """What went wrong before the end of the case's machine and was not waited for, empty where nothing did."""
+    return str(case.evidence.get(_NOTE) or "")
 
 
 def document(case: Case, snapshot: Snapshot, ledger: Ledger) -> dict[str, Any]:

@@ -330,7 +330,7 @@ def _before_launch(case: Case, source: capacity.Source | None, group: Group, sce
     end = parting.end_of(case, scene.snapshot, scene.ledger, group)
     if end is None:
         return StepOutcome(case=case, held=(f"{taken} to {source.word}",))
-    return _begin(case, end, scene)
+    return _begin(parting.noted(case, before.said), end, scene)
 
 
 def _booting(case: Case, scene: Scene) -> StepOutcome:
@@ -346,6 +346,7 @@ def _booting(case: Case, scene: Scene) -> StepOutcome:
         if before.held:
             held.append(before.held)
         else:
+            case = parting.noted(case, before.said)
             wanted.append(terminate)
     node = scene.snapshot.nodes.get(case.node)
     launched = scene.snapshot.instances.get(case.new_instance)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from nodewatch.cli import explain
+from nodewatch.controller import views
 from nodewatch.errors import Ec2Error
 from nodewatch.model.health import Remedy, Severity
 from nodewatch.policy.rules import Rules
@@ -180,6 +182,23 @@ def test_an_s3_that_fails_holds_a_repair_up_for_its_time_only() -> None:
     here.run(minutes=5)
     assert len(here.ec2.terminated) == 1
     assert here.cases("n2")[0].step.value == "closed"
+
+
+def test_evidence_that_stands_in_the_journal_alone_is_said() -> None:
+    here = world(evidence_bucket="gone", evidence_wait_s=60.0)
+    bucket = Bucket()
+    bucket.is_out = True
+    here.store = bucket
+    here.restart_controller()
+    old = here.node("n2").instance_id
+    here.boot_s = 600.0
+    here.node("n2").loses_gpu()
+    here.run(minutes=4)
+    engine = here.engine
+    shown = views.explain("n2", engine.snapshot, engine.ledger, engine.held, here.rules, [], here.clock())
+    (case,) = shown["now"]["cases"]
+    assert case["note"].startswith(f"the evidence of {old} stands in the journal alone: ")
+    assert f"  but       {case['note']}" in explain.render(shown).splitlines()
 
 
 def test_the_console_of_a_machine_that_never_spoke_is_kept() -> None:
