@@ -48,6 +48,8 @@ _FORGET_S = 120.0
 """A job that Slurm does not list as running is remembered for so long: agents may be faster than Slurm."""
 _IDLE_TOLD_S = 60.0
 """Older word of idle GPUs does not count: agents repeat it every other second."""
+_TOLD_S = 100.0
+"""Agents repeat what stands still every 30 s: three of these may be lost."""
 
 Note = Callable[[str, Mapping[str, Any]], object]
 
@@ -98,7 +100,7 @@ class _Rank:
             step=self.beat.step,
             phase=self.beat.phase,
             still_s=max(0.0, now - self.still_since),
-            usual_s=statistics.median(self.steps) if self.steps else None,
+            usual_s=statistics.median(self.steps) if self.steps else self.beat.step_s,
             compute_s=statistics.median(self.computes) if self.computes else None,
             longest_s=self.longest_s,
             steps_seen=self.seen,
@@ -135,6 +137,10 @@ class Heartbeats:
         self._runs: dict[int, _Run] = {}
         self._idle: dict[str, tuple[float, float]] = {}
         """By node: since when no GPU has worked, and when that was said."""
+        self._unclear: set[str] = set()
+        """Nodes whose last heartbeats were none."""
+        self._told_at: dict[str, float] = {}
+        """By node: when its agent told of heartbeats last."""
         self._suspicions: dict[int, _Suspicion] = {}
         self._speeds: dict[tuple[int, int], slow_nodes.Run] = {}
         self._witnesses: dict[tuple[str, int], slow_nodes.Witness] = {}
@@ -151,14 +157,19 @@ class Heartbeats:
         if "jobs" in message:
             try:
                 told = from_message(message["jobs"])
+                self._unclear.discard(node)
             except ValueError as error:
-                _log.warning("the heartbeats from %s were not understood: %s", node, error)
+                # Once, and not every other second from each of a thousand agents of another release.
+                if node not in self._unclear:
+                    _log.warning("the heartbeats from %s were not understood: %s", node, error)
+                self._unclear.add(node)
         with self._lock:
             if isinstance(idle, int | float) and not isinstance(idle, bool) and 0 <= idle < 1e9:
                 self._idle[node] = (now - idle, now)
             else:
                 self._idle.pop(node, None)
             if told is not None:
+                self._told_at[node] = now
                 self._take(node, told, now)
 
     def dumped(self, node: str, data: Mapping[str, Any]) -> None:
@@ -248,9 +259,10 @@ class Heartbeats:
     def _judge(
         self, snapshot: Snapshot, ledger: Ledger, rules: Rules, records: list[tuple[str, dict[str, Any]]], now: float
     ) -> list[Held]:
-        silent = (
-            {name for name, view in snapshot.agents.items() if is_silent(view, rules, now)} if self._runs else set()
-        )
+        # An agent that cannot read its heartbeats says nothing of them: for its ranks that is no standstill.
+        silent = {node for node, told_at in self._told_at.items() if now - told_at >= _TOLD_S}
+        if self._runs:
+            silent |= {name for name, view in snapshot.agents.items() if is_silent(view, rules, now)}
         idle = {node: now - since for node, (since, told_at) in self._idle.items() if now - told_at < _IDLE_TOLD_S}
         said: list[Held] = []
         for job_id, job in sorted(snapshot.jobs.items()):

@@ -37,7 +37,7 @@ class HangRules:
     """But never sooner. NCCL's own watchdog in PyTorch ends a job after 600 s (pytorch PR 110947; ByteRobust waits the same
     10 min for RDMA traffic, field notes 4); half of that is before it, while there are still processes to look at."""
     least_steps: int = 5
-    """A run that was seen to make fewer steps has no usual step yet: the first ones compile and fill caches."""
+    """A run that was seen to make fewer steps has twice the time."""
     dump_wait_s: float = 30.0
     """So long the agents have to say where the ranks are. Their own deadline is 20 s."""
     dump_nodes: int = 16
@@ -93,7 +93,7 @@ class JobView:
     started_at: float
     ranks: tuple[RankView, ...]
     silent: frozenset[str] = frozenset()
-    """Nodes whose agents are not heard: their ranks are as they were."""
+    """Nodes whose agents are not heard, or tell nothing of heartbeats: of their ranks nothing is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,12 +127,15 @@ def look(job: JobView, rules: HangRules, now: float) -> Standing:
         words = f"{_ranks(busy)} {_are(busy)} {_phases(busy)} for {still:.0f} s, and no rank makes a step meanwhile"
         return _with(seen, words)
     usual = usual_s(live)
-    if usual is None or max(rank.steps_seen for rank in live) < rules.least_steps:
+    if usual is None:
         words = f"no step for {still:.0f} s, and too few steps were seen to tell whether that is unusual"
         return _with(seen, words) if still >= rules.phase_words_s else seen
-    limit = max(rules.minimum_s, rules.factor * usual, 2 * max(rank.longest_s for rank in live))
+    # The first steps compile and fill caches, and a controller that was started anew has seen none of those before.
+    patience = 1 if max(rank.steps_seen for rank in live) >= rules.least_steps else 2
+    shortest = patience * max(rules.minimum_s, rules.factor * usual)
+    limit = max(shortest, 2 * max(rank.longest_s for rank in live))
     if still < limit:
-        late = [rank for rank in live if rank.still_s >= limit]
+        late = [rank for rank in live if rank.still_s >= limit and rank.node not in job.silent]
         words = (
             f"{_ranks(late)} {'stands' if len(late) == 1 else 'stand'} still while the others make steps"
             if late
@@ -141,7 +144,8 @@ def look(job: JobView, rules: HangRules, now: float) -> Standing:
         return _with(seen, words)
     silent = sorted({rank.node for rank in live} & job.silent)
     if silent:
-        words = f"no step is known for {still:.0f} s, but the agent of {_some(silent)} is silent: whether it hangs is unknown"
+        who = f"the agent of {silent[0]} tells" if len(silent) == 1 else f"the agents of {_some(silent)} tell"
+        words = f"no step is known for {still:.0f} s, but {who} nothing of it: whether it hangs is unknown"
         return _with(seen, words)
     behind = tuple(rank for rank in live if rank.step == step)
     # One rank ahead of many is no proof against the many.

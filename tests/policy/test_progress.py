@@ -77,7 +77,11 @@ READS = stacks("read (data.py:12)", "train (run.py:31)")
             id="a-long-save-is-said",
         ),
         pytest.param([rank(0, phase=Phase.STARTING), rank(1)], False, "", id="a-start"),
-        pytest.param([rank(0, steps_seen=2), rank(1, steps_seen=2)], False, "", id="no-usual-step-yet"),
+        pytest.param([rank(0, steps_seen=2), rank(1, steps_seen=2)], False, "", id="few-steps-have-twice-the-time"),
+        pytest.param(
+            [rank(0, steps_seen=2, still_s=601.0)], True, "no rank has made a step for 601 s", id="and-no-more"
+        ),
+        pytest.param([rank(0, usual_s=None)], False, "", id="no-usual-step-yet"),
         pytest.param(
             [rank(0, usual_s=None, still_s=2000.0, steps_seen=0)],
             False,
@@ -105,7 +109,8 @@ def test_what_hangs_and_what_is_said(ranks: list[RankView], is_hung: bool, words
 def test_a_node_that_is_silent_leaves_it_unknown() -> None:
     standing = look(job(rank(0), rank(2), silent=["n2"]), RULES, NOW)
     assert not standing.is_hung
-    assert "the agent of n2 is silent" in standing.words
+    assert "the agent of n2 tells nothing of it" in standing.words
+    assert look(job(rank(0, still_s=1.0), rank(2), silent=["n2"]), RULES, NOW).words == ""
 
 
 def test_the_ranks_that_are_waited_for_are_asked_first() -> None:
