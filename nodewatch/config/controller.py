@@ -11,6 +11,7 @@ from nodewatch.config.groups import checked_groups
 from nodewatch.config.load import load
 from nodewatch.config.pairs import PairsConfig
 from nodewatch.errors import ConfigError
+from nodewatch.model.auto_resume import SiteDefault
 from nodewatch.policy.progress import HangRules
 from nodewatch.policy.rules import Group, Rules
 
@@ -58,6 +59,9 @@ class ControllerConfig:
     """NCCL between idle nodes: see config/pairs.py."""
     hang: HangRules = field(default_factory=HangRules)
     """Jobs that make no step any more: see policy/progress.py."""
+    auto_resume: tuple[SiteDefault, ...] = ()
+    """What a job does not say of --auto-resume itself, by partition and account; the first table that is for it counts. Each
+    has `partition`, `account`, `value` (such as "3,dir=/fsx/{user}/{job_name}") and `always`: see model/auto_resume.py."""
     groups: tuple[Group, ...] = ()
     """The nodes to look after."""
     cluster_file: Path | None = None

@@ -61,6 +61,7 @@ class Controller:
         self._engine = engine
         self._choice = choice
         self._watch = watch
+        self._clock = clock
         self._pair_tests = PairTests(engine, SlurmPairs(config.pairs, clock), config.pairs, clock)
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -153,7 +154,8 @@ class Controller:
         accepted, requests, is_news = self._engine.receive_agent(message)
         if is_news:
             self._wake.set()
-        return {"v": 1, "accepted": accepted, "requests": requests}
+        told = self._engine.jobs.cluster(str(message["node"]), self._clock())
+        return {"v": 1, "accepted": accepted, "requests": requests, "cluster": told}
 
     def _look_at_setup(self) -> None:
         try:
@@ -239,6 +241,7 @@ def build(
         store=store,
         cloud=dict if watch is None else watch.findings,
         hang=config.hang,
+        site_defaults=config.auto_resume,
     )
     return Controller(config, engine, munge, choice, watch, clock), journal
 

@@ -15,8 +15,8 @@ from nodewatch.policy import guards
 from nodewatch.policy.rules import Rules
 from nodewatch.policy.scheduled import jobs_must_go_at
 from nodewatch.policy.verbs import FAMILY
+from nodewatch.policy.wishes import REPAIRS
 
-_VERBS = frozenset({"drain", "replace", "reboot"})
 _BEFORE_S = 300.0
 """A job that EC2's event makes go is asked once more so long before: its last checkpoint may be hours old by then."""
 
@@ -37,15 +37,17 @@ def save_requests(
     snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float
 ) -> Mapping[str, tuple[SaveRequest, ...]]:
     """Requests by node: every node of a job is told, since a program may look for the file on its first rank alone."""
-    if guards.observing(rules) is not None or not (ledger.wishes or ledger.cases):
+    if guards.observing(rules) is not None:
         return {}
     reasons: dict[str, str] = {}
     for node, key in _reasons(ledger, rules, now):
         reasons.setdefault(node, key)
     found: dict[str, list[SaveRequest]] = {}
-    for job in ledger.jobs.values() if reasons else ():
-        why = next((reasons[node] for node in job.nodes if node in reasons), None)
-        if why is not None and _runs(job, snapshot):
+    for job in ledger.jobs.values():
+        if not _runs(job, snapshot):
+            continue
+        why = next((known for known in (reasons.get(n) or _drained(n, snapshot) for n in job.nodes) if known), None)
+        if why is not None:
             for node in job.nodes:
                 found.setdefault(node, []).append(SaveRequest(job_id=job.job_id, key=why))
     return {node: tuple(requests) for node, requests in found.items()}
@@ -58,8 +60,8 @@ def _reasons(ledger: Ledger, rules: Rules, now: float) -> Iterator[tuple[str, st
         if key is not None:
             yield case.node, key
     for node, wish in sorted(ledger.wishes.items()):
-        # A forced one does not wait for the job, but the job has the seconds until it is carried out.
-        if wish.verb in _VERBS:
+        # A drain is seen at the node itself: it is carried out at once, and the wish is gone.
+        if wish.verb in REPAIRS:
             yield node, wish.key
 
 
@@ -70,6 +72,12 @@ def _key_of(case: Case, rules: Rules, now: float) -> str | None:
     if must_go_at is not None and now >= must_go_at - _BEFORE_S:
         return f"{case.case_id}:last"
     return case.case_id
+
+
+def _drained(name: str, snapshot: Snapshot) -> str | None:
+    """The key for a node that somebody took out of service, by whatever means: its jobs end there, or are ended."""
+    node = snapshot.nodes.get(name)
+    return f"{name} drained: {node.reason}"[:200] if node is not None and node.is_out else None
 
 
 def _runs(job: MarkedJob, snapshot: Snapshot) -> bool:

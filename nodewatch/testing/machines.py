@@ -145,6 +145,8 @@ def speak(world: World) -> None:
         for request in requests:
             if request["kind"] == "reset_gpu":
                 _reset_gpu(world, machine, request["key"])
+            elif request["kind"] == "save_now":
+                world.asked_to_save.add((request["job"], request["key"], name))
             elif request["kind"] == "stack_dump":
                 _dump_stacks(world, machine, request["key"], request["job"])
             elif request["key"] not in machine.answered:

@@ -20,6 +20,7 @@ from nodewatch.controller.engine import Engine
 from nodewatch.controller.pair_tests import PairTests
 from nodewatch.effects.evidence import EvidenceStore
 from nodewatch.model import actions as act
+from nodewatch.model.auto_resume import SiteDefault
 from nodewatch.model.cluster import SlurmJob, SlurmNode
 from nodewatch.model.health import StandingFinding
 from nodewatch.model.ledger import Case
@@ -83,6 +84,10 @@ class World:
         self._marks: dict[int, str | None] = {}
         self.ec2_reboots_seen: dict[str, int] = {}
         self.hooks: list[dict[str, object]] = []
+        self.asked_to_save: set[tuple[int, str, str]] = set()
+        """(job, reason, node) of what agents were asked for."""
+        self.site_defaults: tuple[SiteDefault, ...] = ()
+        """As in controller.toml; those that are set later count from the next start of the controller on."""
         for name in names:
             instance = self.ec2.add(name)
             self.slurm.add_node(name, instance.private_ip)
@@ -201,6 +206,7 @@ class World:
             cloud=lambda: self.cloud,
             store=self.store,
             hang=self.hang,
+            site_defaults=self.site_defaults,
         )
 
     def _hooks_speak(self) -> None:

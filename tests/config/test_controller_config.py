@@ -174,3 +174,42 @@ def test_every_setting_is_documented() -> None:
         if line.startswith(f"    {field.name}: ") and not lines[index + 1].strip().startswith('"""')
     ]
     assert undocumented == ["listen_port"]
+
+
+DEFAULTS = """
+[[auto_resume]]
+partition = "train"
+value = "3,dir=/fsx/{user}/{job_name}"
+
+[[auto_resume]]
+account = "llm"
+always = true
+"""
+
+
+def test_what_jobs_do_not_say_of_auto_resume(tmp_path: Path) -> None:
+    first, second = load_controller_config(write(tmp_path, DEFAULTS)).auto_resume
+
+    assert (first.partition, first.account, first.value, first.always) == (
+        "train",
+        "",
+        "3,dir=/fsx/{user}/{job_name}",
+        False,
+    )
+    assert (second.partition, second.account, second.value, second.always) == ("", "llm", "default", True)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('value = "many"', "'many' in 'many' is not understood"),
+        ('value = "off"', "leave the table out"),
+        ('value = "3,dir=/fsx/{home}"', "{home} in value is unknown: known are {user} and {job_name}"),
+        ('partitoin = "train"', "partition"),
+    ],
+)
+def test_a_default_that_makes_no_sense_is_refused(tmp_path: Path, line: str, words: str) -> None:
+    said = refusal(tmp_path, f"[[auto_resume]]\n{line}\n")
+
+    assert "auto_resume" in said
+    assert words in said

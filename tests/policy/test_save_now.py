@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from nodewatch.model.cluster import SlurmJob, Snapshot
+from nodewatch.model.cluster import SlurmJob, SlurmNode, Snapshot
 from nodewatch.model.health import Severity
 from nodewatch.model.ledger import Case, Ledger, MarkedJob, Rung, Step, Wish
 from nodewatch.policy.rules import Rules
@@ -67,11 +67,20 @@ def test_nobody_is_asked_for_nothing(values: dict[str, object]) -> None:
     assert asked(ledger(case(**values))) == {}
 
 
-@pytest.mark.parametrize("verb", ["drain", "replace", "reboot"])
+@pytest.mark.parametrize("verb", ["replace", "reboot"])
 def test_an_operators_wish_asks_first(verb: str) -> None:
     wish = Wish(key="operator:n1:5", verb=verb, node="n1", at=NOW)
 
     assert asked(ledger(wishes={"n1": wish})) == {"n1": ["17 operator:n1:5"], "n2": ["17 operator:n1:5"]}
+
+
+@pytest.mark.parametrize("reason", ["dust in the fans", "nodewatch: drained by ada"])
+def test_whoever_drains_a_node_has_its_jobs_save(reason: str) -> None:
+    node = SlurmNode(name="n1", address="", states=frozenset({"ALLOCATED", "DRAIN"}), reason=reason)
+
+    found = asked(ledger(), snapshot=dataclasses.replace(SEEN, nodes={"n1": node}))
+
+    assert found == {name: [f"17 n1 drained: {reason}"] for name in ("n1", "n2")}
 
 
 def test_a_return_asks_nobody() -> None:
