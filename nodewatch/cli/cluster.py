@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nodewatch.cli.ask import DEFAULT_SOCKET
-from nodewatch.cli.cluster_work import Outcome, Site, as_data, is_up, sentence, without_machines, work
+from nodewatch.cli.cluster_work import (
+    Outcome,
+    Site,
+    as_data,
+    group_data,
+    node_data,
+    sentence,
+    without_machines,
+    work,
+)
 from nodewatch.cli.table import table
 from nodewatch.clients.replace_file import replace_file
 from nodewatch.clients.slurm_commands import SlurmCommands
@@ -220,8 +229,8 @@ def describe(config: Path, socket: Path, record: Path, as_json: bool) -> None:
     plan = site.plan(site.config.wanted, seen, force=False)
     data: dict[str, Any] = {
         "cluster": site.config.cluster,
-        "groups": [_group(each, seen, site.config) for each in site.config.wanted],
-        "nodes": [_node(name, each, seen) for each in site.config.wanted for name in each.nodes],
+        "groups": [group_data(each, seen, site.config) for each in site.config.wanted],
+        "nodes": [node_data(name, each, seen) for each in site.config.wanted for name in each.nodes],
         "held": [{"node": item.node, "why": item.why} for item in plan.held],
         "steps": len(plan.steps),
     }
@@ -388,33 +397,3 @@ def _loaded_as(text: str, path: Path) -> ClusterConfig:
             return load_cluster_config(candidate)
         except ConfigError as error:
             raise ConfigError(str(error).replace(str(candidate), str(path))) from error
-
-
-def _group(each: to.Wanted, seen: to.Seen, config: ClusterConfig) -> dict[str, Any]:
-    nodes = [seen.nodes[name] for name in each.nodes if name in seen.nodes]
-    return {
-        "group": each.group.name,
-        "instance_type": each.group.instance_type,
-        "partition": each.group.partition,
-        "count": each.count,
-        "names": len(each.pool),
-        "machines": sum(1 for name in each.pool if seen.machines_of(name)),
-        "up": sum(1 for name in each.nodes if is_up(name, seen)),
-        "spares": sum(1 for node in nodes if node.is_spare),
-        "spares_wanted": each.group.spares,
-        "out": sum(1 for node in nodes if (node.is_out or node.is_down) and not node.is_spare),
-        "lifecycle_script": next((g.lifecycle_script for g in config.groups if g.name == each.group.name), ""),
-    }
-
-
-def _node(name: str, each: to.Wanted, seen: to.Seen) -> Mapping[str, Any]:
-    machines, node = seen.machines_of(name), seen.nodes.get(name)
-    return {
-        "node": name,
-        "group": each.group.name,
-        "instance": ",".join(i.instance_id for i in machines),
-        "ec2": ",".join(i.state for i in machines),
-        "slurm": "+".join(sorted(node.states)).lower() if node else "",
-        "address": ",".join(i.private_ip for i in machines),
-        "lines": "site" if name in seen.theirs.nodes else "ours" if name in seen.ours else "",
-    }

@@ -259,3 +259,35 @@ def as_data(step: to.Step) -> dict[str, Any]:
 def without_machines(groups: Iterable[to.Wanted]) -> list[to.Wanted]:
     """The groups with a count of nothing, for `delete`."""
     return [replace(each, count=0) for each in groups]
+
+
+def group_data(each: to.Wanted, seen: to.Seen, config: ClusterConfig) -> dict[str, Any]:
+    """A group for `describe`."""
+    nodes = [seen.nodes[name] for name in each.nodes if name in seen.nodes]
+    return {
+        "group": each.group.name,
+        "instance_type": each.group.instance_type,
+        "partition": each.group.partition,
+        "count": each.count,
+        "names": len(each.pool),
+        "machines": sum(1 for name in each.pool if seen.machines_of(name)),
+        "up": sum(1 for name in each.nodes if is_up(name, seen)),
+        "spares": sum(1 for node in nodes if node.is_spare),
+        "spares_wanted": each.group.spares,
+        "out": sum(1 for node in nodes if (node.is_out or node.is_down) and not node.is_spare),
+        "lifecycle_script": next((g.lifecycle_script for g in config.groups if g.name == each.group.name), ""),
+    }
+
+
+def node_data(name: str, each: to.Wanted, seen: to.Seen) -> dict[str, Any]:
+    """A node for `describe`."""
+    machines, node = seen.machines_of(name), seen.nodes.get(name)
+    return {
+        "node": name,
+        "group": each.group.name,
+        "instance": ",".join(i.instance_id for i in machines),
+        "ec2": ",".join(i.state for i in machines),
+        "slurm": "+".join(sorted(node.states)).lower() if node else "",
+        "address": ",".join(i.private_ip for i in machines),
+        "lines": "site" if name in seen.theirs.nodes else "ours" if name in seen.ours else "",
+    }
