@@ -85,7 +85,13 @@ def healthcheck() -> int:
 
 def _job() -> dict[str, str]:
     env = os.environ
-    return {name: env[variable] for name, variable in JOB_VARIABLES if variable in env}
+    job = {name: env[variable] for name, variable in JOB_VARIABLES if variable in env}
+    # Where its errors go, so that the agent can read what it said last. Slurm's guide to prologs and epilogs names the
+    # variables for both; by default errors go where the output goes.
+    path = _output_path(env, env.get("SLURM_JOB_STDERR") or env.get("SLURM_JOB_STDOUT", ""))
+    if path is not None:
+        job["output"] = path
+    return job
 
 
 def _ask_and_print(ask: str, job: dict[str, str] | None, deadline: float) -> str | None:
@@ -249,7 +255,7 @@ def _tell_user(message: str, deadline: float) -> None:
     permissions that the user has not.
     """
     env = os.environ
-    path = _output_path(env)
+    path = _output_path(env, env.get("SLURM_JOB_STDOUT", ""))
     uid, gid = env.get("SLURM_JOB_UID", ""), env.get("SLURM_JOB_GID", "")
     if path is None or not uid.isdecimal():
         return
@@ -271,9 +277,8 @@ def _tell_user(message: str, deadline: float) -> None:
     os.kill(child, 9)  # not waited for: one that hangs in the kernel goes when the kernel lets it
 
 
-def _output_path(env: "os._Environ[str]") -> str | None:
-    """Where the batch job's output goes, as far as a prolog can know; None when there is none or it cannot be told."""
-    path = env.get("SLURM_JOB_STDOUT", "")
+def _output_path(env: "os._Environ[str]", path: str) -> str | None:
+    """The file that `path` stands for, as far as a prolog can know; None when there is none or it cannot be told."""
     # Seen on 24.11: an input is named for batch jobs alone, an output only where the user named one.
     if not path and env.get("SLURM_JOB_STDIN"):
         path = "slurm-%j.out"

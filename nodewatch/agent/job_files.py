@@ -119,6 +119,14 @@ class JobFiles:
             child.kill()
         self._removals.clear()
 
+    def mark(self, job: Mapping[str, str]) -> str | None:
+        """The text of --auto-resume that counts for a job, the site's default put in; None where it is not marked."""
+        text = job.get("auto_resume")
+        if text is None and job.get("extra", "").startswith(_EXTRA_MARK):
+            text = job["extra"].removeprefix(_EXTRA_MARK)
+        mark = effective(text, self.defaults, partition=job.get("partition", ""), account=job.get("account", ""))
+        return None if mark is None else resolved(mark, user=job.get("user", ""), job_name=job.get("name", ""))
+
     def _make(self, job_id: str, job: Mapping[str, str]) -> None:
         directory = self.directory(job_id)
         # Never with exist_ok: whatever stands there was not made by this call.
@@ -152,20 +160,13 @@ class JobFiles:
             nodes = 0
         if 0 < nodes <= _MOST_NODES:
             found["NODEWATCH_MTBF_S"] = f"{self.node_mtbf_s / nodes:.0f}"
-        mark = self._mark(job)
+        mark = self.mark(job)
         if mark is not None and mark != "off":
             found["NODEWATCH_AUTO_RESUME"] = mark
         comment = job.get("comment", "")
         if job.get("restart", "0") not in ("", "0") and comment.startswith(_COMMENT_MARK):
             found["NODEWATCH_INTERRUPTION"] = comment.removeprefix(_COMMENT_MARK)
         return found
-
-    def _mark(self, job: Mapping[str, str]) -> str | None:
-        text = job.get("auto_resume")
-        if text is None and job.get("extra", "").startswith(_EXTRA_MARK):
-            text = job["extra"].removeprefix(_EXTRA_MARK)
-        mark = effective(text, self.defaults, partition=job.get("partition", ""), account=job.get("account", ""))
-        return None if mark is None else resolved(mark, user=job.get("user", ""), job_name=job.get("name", ""))
 
     def _save_now(self, job_id: str, key: str, is_stop: bool) -> None:
         """A file made or changed asks the program: once for each key, though the controller repeats it."""

@@ -19,6 +19,7 @@ from nodewatch.agent.deep import DeepTool
 from nodewatch.agent.gpu_reset import GpuReset, ResetDone
 from nodewatch.agent.hook_socket import HookRequest, HookSocket
 from nodewatch.agent.job_files import JobFiles
+from nodewatch.agent.job_witness import JobWitness
 from nodewatch.agent.metrics import Measurements
 from nodewatch.agent.progress import Progress
 from nodewatch.agent.runner import Cadence, run_check
@@ -85,6 +86,7 @@ class Loop:
         hook_misses: Path,
         progress: Progress,
         job_files: JobFiles,
+        node: str,
         stack_dump: Sequence[str] = (),
     ) -> None:
         self._checks = checks
@@ -109,6 +111,12 @@ class Loop:
         self._misses = HookMisses(hook_misses)
         self._progress = progress
         self._job_files = job_files
+        self._witness = JobWitness(
+            node,
+            marks=job_files.mark,
+            steps=progress.last_step,
+            tell=lambda content: self.emit("job_witness", content),
+        )
         self._dumps = StackDumps(
             progress.ranks,
             command=stack_dump,
@@ -217,6 +225,7 @@ class Loop:
             self._validator.step(now)
             self._advance_reset(now)
             self._dumps.step(now)
+            self._witness.step(now)
             self._advance_drain(now)
             if self._housekeeping.is_due(now):
                 self._keep_house(now)
@@ -227,6 +236,7 @@ class Loop:
         self._validator.close()
         self._job_files.close()
         self._dumps.close()
+        self._witness.close()
         if self._reset is not None:
             self._reset.close()
         if self._drain is not None:
@@ -239,6 +249,7 @@ class Loop:
         fds += [fd for sensor in self._sensors.values() for fd in sensor.filenos()]
         fds += self._validator.filenos()
         fds += self._dumps.filenos()
+        fds += self._witness.filenos()
         fds += self._reset.filenos() if self._reset is not None else ()
         fds += [] if log_fd is None else [log_fd]
         fds += self._drain.filenos() if self._drain is not None else ()
@@ -257,6 +268,7 @@ class Loop:
         ]
         times += [sensor.due_at() for sensor in self._sensors.values()]
         times += [self._hooks.due_at(), self._housekeeping.next_at, self._validator.due_at(), self._dumps.due_at()]
+        times.append(self._witness.due_at())
         if self._streams:
             times.append(self._stream_cadence.next_at)
             if self._log.is_open and self._log.fileno() is None:
@@ -360,8 +372,10 @@ class Loop:
             self._validator.job_starts(request.job.get("id", "?"), time.monotonic())
             # Before the answer: the job's first process may ask for them.
             self._job_files.opened(request.job, time.monotonic())
+            self._witness.started(request.job, time.monotonic())
         if request.ask == "epilog":
             self._validator.job_ended(request.job.get("id", "?"))
+            self._witness.ended(request.job, time.monotonic())
             self._job_files.closed(request.job.get("id", ""), time.monotonic())
             self._look_again(time.monotonic())
         return answer

@@ -148,6 +148,7 @@ def _serve(config: AgentConfig, checks: Mapping[str, CheckSettings]) -> int:
             hook_misses=config.hook_misses,
             progress=progress,
             job_files=JobFiles(config.jobs_dir),
+            node=node,
             stack_dump=config.stack_dump,
         )
         sender = _sender(config, node, boot_id, loop, spool, progress)
