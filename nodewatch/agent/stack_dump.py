@@ -191,8 +191,9 @@ def _said(ended: Ended | None, program: str) -> dict[str, str]:
     if ended is None:
         return {"said": f"{program} did not end in time"}
     if ended.returncode != 0:
+        # py-spy prints its error first and a backtrace of its own after it.
         lines = (ended.stderr.strip() or ended.stdout.strip()).splitlines()
-        return {"said": f"{program}: {lines[-1].strip()[:200] if lines else f'status {ended.returncode}'}"}
+        return {"said": f"{program}: {lines[0].strip()[:200] if lines else f'status {ended.returncode}'}"}
     return {"stacks": _main_first(ended.stdout)}
 
 

@@ -40,7 +40,7 @@ from nodewatch.policy.rules import Rules
 _log = logging.getLogger(__name__)
 _STEPS_KEPT = 16
 """Of each rank; their median is its usual step."""
-_LOOK_S = 1.0
+_LOOK_S = 2.0
 _SLOW_LOOK_S = 60.0
 _RUNS_KEPT = 500
 _WITNESSES_KEPT = 2000
@@ -139,6 +139,8 @@ class Heartbeats:
         """By node: since when no GPU has worked, and when that was said."""
         self._unclear: set[str] = set()
         """Nodes whose last heartbeats were none."""
+        self._of_node: dict[str, set[tuple[int, int]]] = {}
+        """By node, the jobs and ranks of its last words."""
         self._told_at: dict[str, float] = {}
         """By node: when its agent told of heartbeats last."""
         self._suspicions: dict[int, _Suspicion] = {}
@@ -235,11 +237,13 @@ class Heartbeats:
                     run.ranks[number] = _Rank(node=node, beat=beat, still_since=now - beat.still_s)
                 else:
                     known.take(node, beat, now)
-        for job_id, run in self._runs.items():
-            named = told[job_id].ranks if job_id in told else {}
-            gone = [number for number, rank in run.ranks.items() if rank.node == node and number not in named]
-            for number in gone:
-                del run.ranks[number]
+        named = {(job_id, number) for job_id, beats in told.items() for number in beats.ranks}
+        # By node, not by all ranks of all jobs: at 2,000 nodes that would take longer than until their next words.
+        for job_id, number in self._of_node.get(node, set()) - named:
+            known = self._runs[job_id].ranks.get(number) if job_id in self._runs else None
+            if known is not None and known.node == node:
+                del self._runs[job_id].ranks[number]
+        self._of_node[node] = named
 
     def _forget(self, snapshot: Snapshot, now: float) -> None:
         for job_id, run in list(self._runs.items()):
@@ -249,7 +253,8 @@ class Heartbeats:
                     # Another run of it: nothing of the last one counts.
                     self._runs[job_id] = run = _Run()
                 run.restart_count, run.seen_at = job.restart_count, now
-                for number in [n for n, rank in run.ranks.items() if rank.node not in job.nodes]:
+                its_own = set(job.nodes)
+                for number in [n for n, rank in run.ranks.items() if rank.node not in its_own]:
                     del run.ranks[number]
             elif now - run.seen_at > _FORGET_S:
                 del self._runs[job_id]

@@ -19,7 +19,7 @@ case $1 in
 4711) printf 'Process 4711: python train.py\\nPython v3.11 (/usr/bin/python3)\\n\\n'
       printf 'Thread 0x2 (idle): "worker"\\n    get (queue.py:9)\\n'
       printf 'Thread 0x1 (active): "MainThread"\\n    all_reduce (torch/c10d.py:5)\\n    main (train.py:3)\\n';;
-4712) echo 'Error: Failed to find python version from target process' >&2; exit 1;;
+4712) printf 'Error: Failed to find python version from target process\\nStack backtrace:\\n 0: main\\n' >&2; exit 1;;
 4713) exec sleep 600;;
 *) yes 'Thread 0x1 (active): "MainThread"' | head -c 200000;;
 esac
