@@ -55,6 +55,11 @@ class FakeEc2:
         # EC2 is asked for those that bear a node name.
         return {key: value for key, value in self._instances.items() if key not in self.hidden and value.node}
 
+    @property
+    def everything(self) -> Mapping[str, Instance]:
+        """All instances that ever were, by id, read past every outage."""
+        return dict(self._instances)
+
     def ends(self, instance_id: str) -> None:
         """An instance leaves shutting-down."""
         self._instances[instance_id] = dataclasses.replace(self._instances[instance_id], state="terminated")

@@ -63,13 +63,29 @@ class Machine:
 
     def recovers(self) -> None:
         """All findings are gone."""
-        self.findings = ()
+        self.findings, self.unknown = (), ()
         self._changed()
 
     def crashes(self) -> None:
         """The machine stops dead."""
         self.alive = False
         self.world.slurm.set_responding(self.name, False)
+
+    def reboots(self) -> None:
+        """It reboots, and nobody asked it to."""
+        if self.alive:
+            self.crashes()
+            self.boot += 1
+            self.boots_at = self.world.clock() + self.world.boot_s
+
+    def forgets(self) -> None:
+        """What its agent has not been able to tell is lost."""
+        self.pending = []
+
+    def cannot_tell(self, check: str) -> None:
+        """A check of its agent has no answer."""
+        self.unknown = ((check, "the driver does not answer"),)
+        self._changed()
 
     def verdict(self) -> Verdict:
         """What its agent says now."""

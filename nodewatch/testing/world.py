@@ -13,12 +13,14 @@ After every tick the invariants of docs/flow.md are checked; a broken one raises
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from nodewatch.config.pairs import PairsConfig
 from nodewatch.controller.engine import Engine
 from nodewatch.controller.pair_tests import PairTests
 from nodewatch.effects.evidence import EvidenceStore
+from nodewatch.errors import Ec2Error, SlurmError
 from nodewatch.model import actions as act
 from nodewatch.model.auto_resume import SiteDefault
 from nodewatch.model.cluster import SlurmJob, SlurmNode
@@ -29,11 +31,12 @@ from nodewatch.policy.rules import Group, Rules
 from nodewatch.testing import machines
 from nodewatch.testing.clock import FakeClock
 from nodewatch.testing.ec2 import FakeEc2
-from nodewatch.testing.journal import MemoryJournal
+from nodewatch.testing.journal import Killed, MemoryJournal
 from nodewatch.testing.machines import Machine
 from nodewatch.testing.pairs import FakePairs
 from nodewatch.testing.safety import Safety
 from nodewatch.testing.slurm import FakeSlurm
+from nodewatch.testing.unreliable import LosesAnswers
 
 
 class World:
@@ -61,24 +64,23 @@ class World:
         boot_s: float = 60.0,
         rules: Rules | None = None,
         hang: HangRules | None = None,
+        group: Mapping[str, Any] | None = None,
     ) -> None:
+        """`group`: further fields of the one group of all nodes."""
         self.hang = hang
         self.clock = FakeClock()
         self.slurm = FakeSlurm(self.clock)
         self.ec2 = FakeEc2()
+        self.slurm_link = LosesAnswers(self.slurm, SlurmError)
+        self.ec2_link = LosesAnswers(self.ec2, Ec2Error)
+        """What the controller has of Slurm and EC2."""
         self.journal = MemoryJournal()
         self.boot_s = boot_s
         names = tuple(f"n{index}" for index in range(1, nodes + 1))
-        group = Group(
-            name="compute",
-            nodes=names,
-            partition="train",
-            spares=spares,
-            launch_template="compute",
-            instance_type="p5.48xlarge",
-        )
+        fields = {"launch_template": "compute", "instance_type": "p5.48xlarge", **(group or {})}
+        whole = Group(name="compute", nodes=names, partition="train", spares=spares, **fields)
         self.rules = dataclasses.replace(
-            rules or Rules(mode="act", max_out_share=1.0, sweep_every_s=0.0), groups=(group,)
+            rules or Rules(mode="act", max_out_share=1.0, sweep_every_s=0.0), groups=(whole,)
         )
         self.machines: dict[str, Machine] = {}
         self._marks: dict[int, str | None] = {}
@@ -88,6 +90,9 @@ class World:
         """(job, reason, node) of what agents were asked for."""
         self.site_defaults: tuple[SiteDefault, ...] = ()
         """As in controller.toml; those that are set later count from the next start of the controller on."""
+        """What Slurm's hooks have left for the controller and it has not taken yet."""
+        self.hooks_come = "once"
+        """How: `once`, `twice`, `late` (not before this is changed) or `never`."""
         for name in names:
             instance = self.ec2.add(name)
             self.slurm.add_node(name, instance.private_ip)
@@ -138,8 +143,13 @@ class World:
 
     def restart_controller(self) -> None:
         """The controller is killed and starts again from its journal."""
-        self.engine = self._engine()
-        self.pair_tests = self._pair_tests()
+        while True:
+            try:
+                self.engine = self._engine()
+                self.pair_tests = self._pair_tests()
+                return
+            except Killed:
+                continue
 
     def run(self, *, seconds: float = 0.0, minutes: float = 0.0, step_s: float = 1.0) -> None:
         """Let time pass, a tick a step."""
@@ -149,7 +159,18 @@ class World:
             self.step()
 
     def step(self) -> None:
-        """One instant: machines, agents, the queue, the hooks, the controller, the invariants."""
+        """One instant: machines, agents, the queue, the hooks, the controller, the invariants.
+
+        A controller that is killed in it starts again at once, and lives through the instant once more.
+        """
+        while True:
+            try:
+                self._step()
+                return
+            except Killed:
+                self.restart_controller()
+
+    def _step(self) -> None:
         machines.live(self)
         machines.speak(self)
         self.slurm.schedule()
@@ -197,8 +218,8 @@ class World:
         return Engine(
             journal=self.journal,
             past=list(self.journal.records),
-            slurm=self.slurm,
-            ec2=self.ec2,
+            slurm=self.slurm_link,
+            ec2=self.ec2_link,
             rules=self.rules,
             clock=self.clock,
             reach=lambda node, _address: self.machines[node].alive,
@@ -215,19 +236,14 @@ class World:
         for job_id, restart, exit_code in self.slurm.ended:
             self._hook("job_ended", job_id, restart, exit_code=exit_code)
         self.slurm.started, self.slurm.ended = [], []
+        while self.hooks and self.hooks_come != "late":
+            self.engine.receive_hook(self.hooks[0])
+            del self.hooks[0]
 
     def _hook(self, kind: str, job_id: int, restart: int, nodes: Sequence[str] = (), **extra: object) -> None:
-        self.engine.receive_hook(
-            {
-                "v": 1,
-                "kind": kind,
-                "at": self.clock(),
-                "job_id": job_id,
-                "restart_count": restart,
-                "nodes": ",".join(nodes),
-                **extra,
-            }
-        )
+        hook = {"v": 1, "kind": kind, "at": self.clock(), "job_id": job_id, "restart_count": restart}
+        copies = {"never": 0, "twice": 2}.get(self.hooks_come, 1)
+        self.hooks += [{**hook, "nodes": ",".join(nodes), **extra}] * copies
 
 
 __all__ = ["FakeClock", "Machine", "World", "act"]

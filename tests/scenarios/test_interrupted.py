@@ -1,53 +1,16 @@
 """The controller is killed after each single record of a whole repair and starts again: nothing is done twice or lost."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from nodewatch.model.records import Record
-from nodewatch.testing import MemoryJournal, World
+from nodewatch.testing import World
 
 
-class Killed(BaseException):
-    """The process ends here: nothing in the engine may catch it."""
-
-
-class MortalJournal(MemoryJournal):
-    """Kills the controller once, just before or just after its `at`-th record is on disk."""
-
-    def __init__(self, at: int, *, after: bool) -> None:
-        super().__init__()
-        self._at = at
-        self._after = after
-        self.has_killed = False
-
-    def append(self, at: float, kind: str, data: Mapping[str, Any]) -> Record:
-        due = not self.has_killed and len(self.records) + 1 == self._at
-        if due and not self._after:
-            self.has_killed = True
-            raise Killed
-        record = super().append(at, kind, data)
-        if due:
-            self.has_killed = True
-            raise Killed
-        return record
-
-
-def repair(journal: MemoryJournal | None) -> World:
+def repair(*, kills_at: int = 0, after: bool = False, after_actions: bool = False) -> World:
     world = World(nodes=4, spares=1)
-    if journal is not None:
-        world.journal = journal
-
-        def survive(action: Any) -> None:
-            try:
-                action()
-            except Killed:
-                survive(world.restart_controller)
-
-        survive(world.restart_controller)
-        original = world.step
-        world.step = lambda: survive(original)  # type: ignore[method-assign]
+    world.journal.kills_at, world.journal.kills_after = kills_at, after
+    world.journal.kills_after_actions = after_actions
     world.run(seconds=5)
     job = world.submit(nodes=3, auto_resume="3")
     world.run(seconds=30)
@@ -71,16 +34,22 @@ def outcome(world: World) -> dict[str, Any]:
     }
 
 
-UNDISTURBED = repair(None)
+UNDISTURBED = repair()
 RECORDS = len(UNDISTURBED.journal.records)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the record", "after the record"])
 @pytest.mark.parametrize("at", range(2, RECORDS + 1))
 def test_a_kill_at_any_record_changes_nothing_in_the_end(at: int, after: bool) -> None:
-    journal = MortalJournal(at, after=after)
-    world = repair(journal)
-    assert journal.has_killed
+    world = repair(kills_at=at, after=after)
+    assert world.journal.kills_at == 0, "it was killed"
+    assert outcome(world) == outcome(UNDISTURBED)
+
+
+def test_a_kill_after_every_single_action_changes_nothing_in_the_end() -> None:
+    world = repair(after_actions=True)
+    starts = sum(record.kind == "started" for record in world.journal.records)
+    assert starts == 1 + sum(record.kind in ("done", "failed") for record in world.journal.records)
     assert outcome(world) == outcome(UNDISTURBED)
 
 
