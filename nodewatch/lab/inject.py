@@ -3,13 +3,16 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from nodewatch.lab import hardware, machine, network
 from nodewatch.lab.errors import LabError
-from nodewatch.lab.layout import Layout
+from nodewatch.lab.layout import MARK_VARIABLE, Layout
 from nodewatch.lab.plan import load
 from nodewatch.lab.process import run
 
@@ -118,6 +121,55 @@ def capacity_back(layout: Layout) -> str:
     return "launches succeed again"
 
 
+def fsx_hang(layout: Layout, targets: list[machine.Machine]) -> str:
+    """/fsx answers nobody on these machines any more, as while a file server fails over. Jobs that have it open go on."""
+    for target in targets:
+        if _hanging(layout, target) is not None:
+            raise LabError(f"/fsx hangs on {target.name} already: lab inject fsx-well ends it")
+        child = subprocess.Popen(
+            [sys.executable, "-m", "nodewatch.lab.hang", str(machine.init_pid(target)), "/fsx"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ | {MARK_VARIABLE: str(layout.root)},
+            start_new_session=True,
+            text=True,
+        )
+        assert child.stdout is not None
+        if child.stdout.readline() != "hangs\n":
+            raise LabError(f"/fsx cannot be made to hang on {target.name}: {child.communicate()[1].strip()}")
+        # It goes with its machine, also with one that dies.
+        (machine.cgroup_of(target.ident) / "cgroup.procs").write_text(str(child.pid))
+        _hang_note(layout, target).write_text(f"{child.pid}\n")
+    return f"/fsx hangs on {', '.join(target.name for target in targets)} until lab inject fsx-well"
+
+
+def fsx_well(layout: Layout, targets: list[machine.Machine]) -> str:
+    """/fsx answers again."""
+    for target in targets:
+        pid = _hanging(layout, target)
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        _hang_note(layout, target).unlink(missing_ok=True)
+    return "/fsx answers"
+
+
+def _hang_note(layout: Layout, target: machine.Machine) -> Path:
+    """Where the process that lets /fsx hang is written down."""
+    return layout.machine(target.ident) / "fsx-hang.pid"
+
+
+def _hanging(layout: Layout, target: machine.Machine) -> int | None:
+    """The process that lets /fsx hang on the machine, None when it does not hang."""
+    with suppress(OSError, ValueError):
+        pid = int(_hang_note(layout, target).read_text())
+        # A machine that was booted anew hangs no longer, and the number may be another process's by now.
+        if pid in machine.members(machine.cgroup_of(target.ident)):
+            return pid
+    return None
+
+
 def user_bug(layout: Layout) -> str:
     """A job whose own program raises, on clean hardware."""
     head = _running(layout, "head")
@@ -149,7 +201,7 @@ NODE_FAULTS = (
     "tools-slow",
     "tools-well",
 )
-CLUSTER_FAULTS = ("no-capacity", "capacity-back", "user-bug")
+CLUSTER_FAULTS = ("no-capacity", "capacity-back", "fsx-hang", "fsx-well", "user-bug")
 
 
 def inject(layout: Layout, fault: str, node: str, gpu: int) -> Injected:
@@ -178,6 +230,10 @@ def inject(layout: Layout, fault: str, node: str, gpu: int) -> Injected:
         case "tools-well":
             _tools(layout, _running(layout, node), {})
             detail = "the diagnostics find nothing"
+        case "fsx-hang":
+            detail = fsx_hang(layout, _nodes(layout, node))
+        case "fsx-well":
+            detail = fsx_well(layout, _nodes(layout, node))
         case "no-capacity":
             detail = no_capacity(layout)
         case "capacity-back":
@@ -194,6 +250,14 @@ def _running(layout: Layout, node: str) -> machine.Machine:
     if machine.init_pid(target) is None:
         raise LabError(f"{node} ({target.ident}) is not running: a fault needs a machine that runs")
     return target
+
+
+def _nodes(layout: Layout, node: str) -> list[machine.Machine]:
+    """The machine of `node`, or of every node when none is named: those that run."""
+    if node:
+        return [_running(layout, node)]
+    nodes = [each for each in machine.machines(layout) if each.name in load(layout).shape.names]
+    return [each for each in nodes if machine.init_pid(each) is not None]
 
 
 def _write(layout: Layout, target: machine.Machine, lines: list[str]) -> None:

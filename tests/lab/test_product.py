@@ -2,20 +2,29 @@
 
 import json
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nodewatch.lab import demo, hardware, machine
-from nodewatch.lab.layout import layout_from
-from nodewatch.lab.network import lab_namespaces
 from nodewatch.lab.timeline import is_complete
-from nodewatch.model.records import Record
+from tests.lab.rehearsal import (
+    LAYOUT,
+    done_since,
+    eventually,
+    explain,
+    head,
+    in_service,
+    job_state,
+    lab,
+    restarted,
+    running_past,
+    since,
+    status,
+    submit,
+)
 
 pytestmark = [
     pytest.mark.lab,
@@ -23,104 +32,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="the lab needs root"),
 ]
 
-LAYOUT = layout_from(None)
-UP_DEADLINE_S = 900
 SCRIPT = demo.Script(steps=150, checkpoint_every=20, step_seconds=0.1, fault_after_step=50)
-
-
-def lab(*words: str, deadline_s: float = 60) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "nodewatch.lab", *words], capture_output=True, text=True, timeout=deadline_s, check=False
-    )
-
-
-def head(*argv: str) -> str:
-    done = lab("exec", "head", "--", *argv)
-    assert done.returncode == 0, f"{argv}: {done.stdout} {done.stderr}"
-    return done.stdout.strip()
-
-
-def status() -> dict[str, Any]:
-    done = lab("exec", "head", "--", "nodewatch", "status", "--json")
-    assert done.returncode in (0, 1), done.stderr
-    answer = json.loads(done.stdout)
-    assert isinstance(answer, dict)
-    return answer
-
-
-def explain(subject: str) -> str:
-    return head("nodewatch", "explain", subject)
-
-
-def eventually(what: Callable[[], Any], why: str, deadline_s: float = 60.0) -> Any:
-    end = time.monotonic() + deadline_s
-    while not (value := what()):
-        assert time.monotonic() < end, f"{why}: not within {deadline_s:.0f} s\n{json.dumps(status(), indent=1)}"
-        time.sleep(0.2)
-    return value
-
-
-def since(at: float) -> list[Record]:
-    return [record for record in demo.journal(LAYOUT) if record.at >= at]
-
-
-def done_since(at: float, *words: str) -> list[dict[str, Any]]:
-    return [
-        dict(record.data["action"])
-        for record in since(at)
-        if record.kind == "done" and (not words or record.data["action"]["action"] in words)
-    ]
-
-
-def job_state(job_id: int) -> str:
-    return head("squeue", "-h", "--states=all", "-j", str(job_id), "-o", "%T")
-
-
-def all_well() -> bool:
-    now = status()
-    calm = all(node["health"] == "healthy" and not node["cases"] for node in now["nodes"])
-    return calm and sum(node["is_spare"] for node in now["nodes"]) == 1
-
-
-def restarted(job_id: int, at: float) -> Record | None:
-    starts = [
-        r for r in since(at) if r.kind == "job_started" and r.data["job_id"] == job_id and r.data["restart_count"]
-    ]
-    return starts[-1] if starts else None
-
-
-def submit(name: str, **changes: Any) -> int:
-    script = demo.Script(**{"steps": 150, "checkpoint_every": 20, "step_seconds": 0.1, **changes})
-    return demo.submit(LAYOUT, name, script, step_seconds=script.step_seconds)
-
-
-def running_past(name: str, job_id: int, step: int) -> tuple[str, ...]:
-    eventually(
-        lambda: any(line["event"] == "step" and line["step"] >= step for line in demo.progress(LAYOUT, name)),
-        f"job {job_id} reaches step {step}",
-    )
-    started = [r for r in demo.journal(LAYOUT) if r.kind == "job_started" and r.data["job_id"] == job_id]
-    return tuple(started[-1].data["node_names"])
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    lab("down")
-    done = lab("up", deadline_s=UP_DEADLINE_S)
-    try:
-        assert done.returncode == 0, done.stderr
-        yield
-    finally:
-        gone = lab("down")
-        assert gone.returncode == 0, gone.stderr
-        assert lab_namespaces() == []
-
-
-@pytest.fixture
-def calm(cluster: None) -> float:
-    """A cluster with a spare and no open case; gives the time from which the test's records count."""
-    eventually(all_well, "every node is healthy and one is the spare", 120)
-    return time.time()
 
 
 def test_a_job_outlives_a_dead_gpu_and_ends_with_the_same_loss(calm: float, tmp_path: Path) -> None:
@@ -276,11 +188,6 @@ def test_a_row_that_waits_for_a_reset_costs_a_reset_and_no_reboot(calm: float) -
     eventually(lambda: done_since(calm, "hold_spare", "return_to_service"), "it is back", 120)
     assert done_since(calm, "reboot", "launch") == []
     assert "the agent's GPU reset worked" in explain("n2")
-
-
-def in_service() -> list[str]:
-    """The nodes that take jobs: which of the four is the spare depends on who was ready first."""
-    return [node["node"] for node in status()["nodes"] if node["slurm"] == ["IDLE"]]
 
 
 def test_deep_checks_give_way_to_a_job_at_once_and_are_begun_again(calm: float) -> None:
