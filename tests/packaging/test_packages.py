@@ -124,10 +124,10 @@ def test_the_libraries_load_from_the_package(packages: dict[str, Package], servi
 
 def test_the_hooks_package(packages: dict[str, Package]) -> None:
     package = packages["nodewatch-hooks"]
-    hooks = {"healthcheck", "prolog", "epilog", "task_prolog", "prolog_slurmctld", "epilog_slurmctld"}
+    hooks = {"healthcheck", "prolog", "epilog", "task_prolog", "prolog_slurmctld", "epilog_slurmctld", "resume_point"}
     directory = package.tree / "usr/lib/nodewatch/hooks"
 
-    assert hooks | {"nodewatch_hooks.py"} == {path.name for path in directory.iterdir()}
+    assert hooks | {"nodewatch_hooks.py", "nodewatch_train"} == {path.name for path in directory.iterdir()}
     assert all(os.access(directory / name, os.X_OK) for name in hooks)
     assert package.field("Depends") == "python3 (>= 3.11)"
     assert (directory / "nodewatch_hooks.py").read_bytes() == (REPOSITORY / "nodewatch/hooks.py").read_bytes()
