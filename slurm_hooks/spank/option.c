@@ -7,9 +7,10 @@ int nodewatch_option_register(spank_t spank, spank_opt_cb_f callback)
 {
 	/* Registered by call: sbatch and salloc do not read a static spank_options[] table. */
 	static char name[] = "auto-resume";
-	static char arginfo[] = "N,dir=PATH|off";
-	static char usage[] = "[nodewatch] start the job again, at once, when a node breaks under it: at most N "
-			      "times (0-99), from its checkpoints in PATH";
+	/* sbatch --help leaves 24 columns for the option and wraps the rest at 50: two lines. */
+	static char arginfo[] = "N|off";
+	static char usage[] = "[nodewatch] restart when a node fails, N times at "
+			      "most; N,dir=PATH: from its checkpoints in PATH";
 	static struct spank_option option = { name, arginfo, usage, 2, 0, NULL };
 	spank_err_t rc;
 

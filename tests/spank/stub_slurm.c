@@ -35,6 +35,8 @@ spank_err_t spank_option_register(spank_t spank, struct spank_option *option)
 {
 	(void)spank;
 	registered = option;
+	if (getenv("STUB_HELP") != NULL)
+		printf("      --%s=%s\n%s\n", option->name, option->arginfo, option->usage);
 	printf("registered --%s has_arg=%d\n", option->name, option->has_arg);
 	return ESPANK_SUCCESS;
 }

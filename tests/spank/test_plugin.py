@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,14 @@ def run(stub_slurm: Path, plugin: Path, command: str, context: str, *argv: str, 
     )
     assert done.returncode in (0, 1), done.stderr
     return done.returncode, done.stdout.splitlines()
+
+
+def test_help_explains_it_in_two_lines(stub_slurm: Path, plugin: Path) -> None:
+    """Slurm prints the option in 30 columns and wraps what is said of it at 50; a longer option gets a line of its own."""
+    _, (option, usage, *_) = run(stub_slurm, plugin, "sbatch", "allocator", STUB_HELP="1")
+
+    assert len(option) < 30
+    assert len(textwrap.wrap(usage, 50)) == 2
 
 
 def test_sbatch_with_the_option_in_the_script(stub_slurm: Path, plugin: Path) -> None:
