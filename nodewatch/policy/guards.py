@@ -8,10 +8,14 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterable
 
 from nodewatch.model.cluster import Snapshot
+from nodewatch.model.health import Severity
 from nodewatch.model.ledger import Case, Ledger, Rung, Step
-from nodewatch.policy import bootstrap, wishes
+from nodewatch.policy import bootstrap, scheduled, wishes
 from nodewatch.policy.rules import Group, Rules
 from nodewatch.policy.verbs import FAMILY, asked
+
+_COMPARED = frozenset({"nccl.slow_node", "nccl.failing_node", "nccl.wrong_node"})
+"""Found by pair tests, which have looked at the other nodes already (policy/pairs.py)."""
 
 
 def observing(rules: Rules) -> str | None:
@@ -55,7 +59,14 @@ def in_maintenance(case: Case, snapshot: Snapshot) -> str | None:
 
 
 def unsettled(case: Case, rules: Rules, now: float) -> str | None:
-    """A fault of something shared waits for the other nodes' reports before one node is blamed for it."""
+    """A fault of something shared waits for the other nodes' reports before one node is blamed for it, and so does any fault
+    that is not fatal: otherwise the first nodes that a cause comes over are out before it shows on enough of them.
+
+    A fatal fault of a machine's own part waits for nobody, since its job hangs: of a storm of those fewer than `storm_nodes`
+    are drained, and none is repaired.
+    """
+    if not may_be_storm(case):
+        return None
     waited = now - case.opened_at
     if case.family in rules.shared_families and waited < rules.shared_settle_s:
         left = rules.shared_settle_s - waited
@@ -63,7 +74,18 @@ def unsettled(case: Case, rules: Rules, now: float) -> str | None:
     # A rack behind a dead switch goes silent node by node: the first of them must not be ended before the others show it.
     if case.family == "node" and waited < rules.lost_settle_s:
         return f"waiting {rules.lost_settle_s - waited:.0f} s to see whether other nodes are lost too"
+    if case.severity < Severity.FATAL and waited < rules.settle_s and case.fault not in _COMPARED:
+        left = rules.settle_s - waited
+        return (
+            f"{case.fault} is not fatal: waiting {left:.0f} s to see whether other nodes show {case.family} faults too"
+        )
     return None
+
+
+def may_be_storm(case: Case) -> bool:
+    """Whether the case on many nodes at once would speak of something shared. An operator's wishes do not, nor do events that
+    EC2 plans for many machines in one letter: each is what it says."""
+    return case.family != FAMILY and case.fault != scheduled.FAULT
 
 
 def storming(family: str, ledger: Ledger, opening: Collection[Case], rules: Rules, now: float) -> str | None:
@@ -72,7 +94,8 @@ def storming(family: str, ledger: Ledger, opening: Collection[Case], rules: Rule
     The cool-down runs from the last case that belonged to the storm, since curing one root cause brings nodes back one
     at a time.
     """
-    cases = [c for c in {**ledger.cases, **{c.case_id: c for c in opening}}.values() if c.family == family]
+    known = {**ledger.cases, **{c.case_id: c for c in opening}}.values()
+    cases = [c for c in known if c.family == family and may_be_storm(c)]
     span = rules.storm_window_s
     recent = sorted((c.opened_at, c.node) for c in cases if now - c.opened_at <= span + rules.storm_cooldown_s)
     within: Counter[str] = Counter()
@@ -122,7 +145,7 @@ def lasting_storms(cases: Iterable[Case], rules: Rules, now: float) -> dict[str,
 def _shows(case: Case, rules: Rules, now: float) -> bool:
     """Whether nothing was done for the case yet, and its fault stands or has gone by itself within the cool-down: what came
     over many nodes leaves them one at a time."""
-    if case.family == FAMILY or case.tried or case.new_instance:
+    if not may_be_storm(case) or case.tried or case.new_instance:
         return False
     if case.step is Step.CLOSED:
         return now - case.step_at <= rules.storm_cooldown_s

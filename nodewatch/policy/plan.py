@@ -57,7 +57,10 @@ def plan(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Plan:
     families = sorted({case.family for case in cases.values()})
     storms = {name: guards.storming(name, ledger, tuple(cases.values()), rules, now) for name in families}
     lasting = guards.lasting_storms({**ledger.cases, **cases}.values(), rules, now)
-    storm_of = {case_id: storms[case.family] or lasting.get(case_id) for case_id, case in cases.items()}
+    storm_of = {
+        case_id: (storms[case.family] or lasting.get(case_id)) if guards.may_be_storm(case) else None
+        for case_id, case in cases.items()
+    }
     _admit(cases, faults, storm_of, snapshot, ledger, rules, now, held)
     actions = _advance(cases, storm_of, snapshot, ledger, rules, now, held)
     job_actions: list[act.Action] = []

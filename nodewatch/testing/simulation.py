@@ -256,7 +256,8 @@ class Simulation:
     def _due_of(self, case: Case) -> Iterator[float]:
         rules, age = self.rules, self.now - case.step_at
         if case.step is Step.HELD:
-            yield from (case.opened_at + rules.lost_settle_s, case.opened_at + rules.shared_settle_s)
+            waits = (rules.lost_settle_s, rules.settle_s, rules.shared_settle_s)
+            yield from (case.opened_at + wait for wait in waits)
         elif case.step is Step.WATCHING:
             yield case.step_at + rules.healthy_delay_s
         elif case.step in (Step.DRAINING, Step.WAITING_FOR_HUMAN):

@@ -71,6 +71,33 @@ def test_a_shared_file_system_that_hangs_everywhere_drains_nothing() -> None:
     assert world.story("drain", "requeue", "launch", "reboot") == []
 
 
+@pytest.mark.parametrize(
+    ("fault", "apart_s"),
+    [
+        # A hanging file system as each node shows it: by its mounts, by evictions, by a unit that waits for it.
+        ("filesystem.hung", 10),
+        ("filesystem.lustre_evicted", 25),
+        ("host.unit_failed", 10),
+    ],
+)
+def test_what_hangs_everywhere_drains_nothing_however_late_the_others_show_it(fault: str, apart_s: int) -> None:
+    world = healthy_world(max_out=6)
+    for name in ("n1", "n2", "n3", "n4", "n5", "n6"):
+        world.node(name).reports(fault, Severity.DEGRADED, Remedy.REBOOT, "/fsx")
+        world.run(seconds=apart_s)
+    world.run(minutes=30)
+    assert world.story("drain", "requeue", "launch", "reboot") == []
+    assert any("storm: " in why for why in world.reasons("n6"))
+
+
+def test_operators_may_ask_for_many_repairs_at_once() -> None:
+    world = healthy_world(max_out=6)
+    for name in ("n1", "n2", "n3", "n4"):
+        world.slurm.operator(name, "drain", "Action:Reboot")
+    world.run(minutes=10)
+    assert len(world.story("reboot")) == 4
+
+
 def test_no_more_nodes_go_out_than_the_limit() -> None:
     world = healthy_world(max_out=1, storm_nodes=99)
     world.node("n1").loses_gpu()
