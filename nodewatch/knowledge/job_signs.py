@@ -17,6 +17,8 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _TRACEBACK = "Traceback (most recent call last)"
 _RANK = re.compile(r"^\s*(?:\[(?:rank|default)(?P<a>\d+)\]:?|\[(?P<b>\d+)\]:|(?P<c>\d+):)\s?")
 """How torch (`[rank3]:`), torchrun (`[default3]:`), tee'd logs and `srun -l` (`3:`) say whose line it is."""
+_LINE = 4000
+"""Characters of a line that are looked at: a progress bar is one line of megabytes."""
 _FRAMES = 400
 """A traceback that has not ended after so many lines is none."""
 
@@ -73,7 +75,7 @@ TABLE: tuple[Sign, ...] = parse(files("nodewatch.knowledge").joinpath("job_signs
 
 def told(line: str) -> Told | None:
     """What a line says, None for one that says nothing of an end. Marked exceptions are taken by their last resort too."""
-    text = _COLOURS.sub("", line).strip()
+    text = _COLOURS.sub("", line[:_LINE]).strip()
     is_exception = text.startswith(EXCEPTION)
     rank, text = _whose(text.removeprefix(EXCEPTION))
     for sign in TABLE:
@@ -93,7 +95,7 @@ def told_lines(lines: Iterable[str]) -> Iterator[tuple[Sign, str]]:
     """(sign, line) of each line that tells something, in order; the last line of a traceback is marked as one."""
     open_since: dict[int | None, int] = {}
     for number, raw in enumerate(lines):
-        line = _COLOURS.sub("", raw).rstrip()
+        line = _COLOURS.sub("", raw[:_LINE]).rstrip()
         rank, text = _whose(line)
         if _TRACEBACK in text:
             open_since[rank] = number
@@ -112,8 +114,12 @@ def told_lines(lines: Iterable[str]) -> Iterator[tuple[Sign, str]]:
 
 
 def _whose(line: str) -> tuple[int | None, str]:
-    found = _RANK.match(line)
-    if found is None:
-        return None, line
-    rank = next(int(value[:9]) for value in found.groups() if value is not None)
-    return rank, line[found.end() :]
+    rank: int | None = None
+    # torchrun's prefix before torch's own.
+    for _ in range(3):
+        found = _RANK.match(line)
+        if found is None:
+            break
+        rank = next(int(value[:9]) for value in found.groups() if value is not None)
+        line = line[found.end() :]
+    return rank, line

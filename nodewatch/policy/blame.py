@@ -147,15 +147,23 @@ def _before_the_fault(known: Evidence, case: Case, signs: tuple[Told, ...], firs
     lead = next((sign for sign in signs if sign.sign.proves != "follow_on"), None)
     if lead is None or began <= failed_at + _LATER_S or not _is_never_hardware(lead):
         return None
-    why = f"the program failed ({lead.sign.what}) before {case.node} had {case.fault}"
+    why = f"the program failed ({_what(lead)}) before {case.node} had {case.fault}"
     return Blame(cause=Cause.PROGRAM, why=why, evidence=_lines(signs))
 
 
 def _is_never_hardware(found: Told) -> bool:
     if found.sign.name in _NEVER_HARDWARE:
         return True
-    match = re.match(r"(?:[\w.]*\.)?(\w+)", found.line)
-    return found.sign.is_exception and match is not None and match[1] in _NEVER_HARDWARE_ERRORS
+    return found.sign.is_exception and _exception(found) in _NEVER_HARDWARE_ERRORS
+
+
+def _exception(found: Told) -> str:
+    """The name of an exception, without the modules that it is in."""
+    return re.split(r"[:(\s]", found.line, maxsplit=1)[0].rpartition(".")[2]
+
+
+def _what(found: Told) -> str:
+    return f"it raised {_exception(found)}" if found.sign.is_exception else found.sign.what
 
 
 def _of_slurm(known: Evidence, code: int, signs: tuple[Told, ...]) -> Blame | None:
@@ -222,14 +230,15 @@ def _of_signs(known: Evidence, signs: tuple[Told, ...], first: Failure | None) -
             why = "only ranks that lost another one were heard, and not the one that failed first"
             return Blame(cause=Cause.UNKNOWN, why=why, evidence=evidence or _evidence_of(first))
         return None
-    where = _where(lead)
+    cause = Cause(lead.sign.proves)
+    why = f"{_what(lead)}{_where(lead)}"
     found = Blame(
-        cause=Cause(lead.sign.proves),
-        why=f"{lead.sign.what}{where}",
+        cause=cause,
+        why=f"the program failed: {why}" if cause is Cause.PROGRAM else why,
         evidence=evidence,
         node=lead.host if lead.sign.proves in ("hardware", "infrastructure") else "",
     )
-    return found if lead.sign.is_certain else _uncertain(known, found)
+    return found if lead.sign.is_certain or _is_never_hardware(lead) else _uncertain(known, found)
 
 
 def _uncertain(known: Evidence, found: Blame) -> Blame:
