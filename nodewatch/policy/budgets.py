@@ -11,9 +11,8 @@ from collections.abc import Iterable, Mapping
 
 from nodewatch.model.actions import Launch
 from nodewatch.model.cluster import SlurmNode, Snapshot
-from nodewatch.model.ledger import ActionRecord, ActionState, Case, Ledger, Step
-from nodewatch.policy import guards
-from nodewatch.policy.attempts import wait_left
+from nodewatch.model.ledger import ActionState, Case, Ledger, Step
+from nodewatch.policy import capacity, guards
 from nodewatch.policy.rules import Group, Rules
 
 _ALL = "*"
@@ -122,24 +121,37 @@ def is_serving(node: SlurmNode) -> bool:
 
 
 def refused(cases: Iterable[Case], ledger: Ledger, rules: Rules, now: float) -> Mapping[str, str]:
-    """By group, why nobody else asks EC2 for a machine now: it refused one of the group, and that one's next try will tell.
+    """By group, why nobody else asks EC2 for a machine now: each of its sources refused one of the group, and that one's next
+    try will tell. A source that was not asked yet, or that has given the group a machine since, is asked by the others as well.
 
     Fifty nodes that each ask every minute are throttled, and the throttling hits the reading of EC2 as well.
     """
-    waiting = {case.node: case for case in cases if case.step is Step.LAUNCHING}
+    waiting = [case for case in cases if case.step is Step.LAUNCHING]
     if not waiting:
         return {}
-    last: dict[str, ActionRecord] = {}
-    for record in ledger.actions.values():
-        if isinstance(record.action, Launch) and record.action.node in waiting:
-            group = rules.group_of(record.action.node)
-            if group is not None and (group.name not in last or record.at > last[group.name].at):
-                last[group.name] = record
-    return {
-        name: (
-            f"EC2 has no capacity for group {name} ({record.error}): waiting for the next try for {record.action.node}, "
-            f"in {wait_left(record.action.key, ledger, rules, now):.0f} s"
-        )
-        for name, record in last.items()
-        if record.state is ActionState.FAILED and record.is_capacity and isinstance(record.action, Launch)
-    }
+    newest: dict[str, tuple[float, str]] = {}
+    for case in sorted(waiting, key=lambda known: known.case_id):
+        group = rules.group_of(case.node)
+        found = capacity.exhausted(launch_base(case), group, ledger, rules, now) if group is not None else None
+        if group is None or found is None:
+            continue
+        record, word, left = found
+        if group.name not in newest or record.at > newest[group.name][0]:
+            why = (
+                f"EC2 has no capacity for group {group.name} ({record.error}): waiting for the next try for {case.node}, "
+                f"{word} in {left:.0f} s"
+            )
+            newest[group.name] = (record.at, why)
+    if not newest:
+        return {}
+    for launched in ledger.actions.values():
+        if isinstance(launched.action, Launch) and launched.state is ActionState.DONE:
+            group = rules.group_of(launched.action.node)
+            if group is not None and group.name in newest and launched.at > newest[group.name][0]:
+                del newest[group.name]
+    return {name: why for name, (_, why) in newest.items()}
+
+
+def launch_base(case: Case) -> str:
+    """What the keys of the launches of the case's present try begin with (policy/repair.py)."""
+    return f"{case.case_id}:{case.rung.word}:launch:{case.attempt}"

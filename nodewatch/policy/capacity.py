@@ -157,6 +157,22 @@ def choose(base: str, wanted: Launch, group: Group, ledger: Ledger, rules: Rules
     return Choice(held=f"{what} ({refused}); trying {first} again in {left:.0f} s")
 
 
+def exhausted(
+    base: str, group: Group, ledger: Ledger, rules: Rules, now: float
+) -> tuple[ActionRecord, str, float] | None:
+    """(the newest refusal, the source that is tried next, seconds until then) of a case of which every source of its group has
+    refused for want of capacity; None where one was not asked yet, gave a machine, or failed of another cause."""
+    mine = _records(base, ledger)
+    if any(record.state is ActionState.DONE or is_untold(record) for record in mine):
+        return None
+    asked = [(source, *_next_key(base, source, mine, rules, now)) for source in sources(group)]
+    refusals = [record for _, _, _, record in asked if record is not None and record.is_capacity]
+    if not asked or len(refusals) < len(asked):
+        return None
+    left, word = min((left, source.word) for source, _, left, _ in asked)
+    return max(refusals, key=lambda record: record.at), word, left
+
+
 def is_untold(record: ActionRecord) -> bool:
     """Whether the launch may have happened without our knowing: only the same request again can tell."""
     if record.state is ActionState.INTENDED:

@@ -1,11 +1,14 @@
 """Limits that count: tables."""
 
+from typing import Any
+
 import pytest
 
+from nodewatch.model import actions as act
 from nodewatch.model.cluster import SlurmNode, Snapshot
 from nodewatch.model.health import Severity
-from nodewatch.model.ledger import Case, Ledger, Rung, Step
-from nodewatch.policy import guards
+from nodewatch.model.ledger import ActionRecord, ActionState, Case, Ledger, Rung, Step
+from nodewatch.policy import budgets, guards
 from nodewatch.policy.budgets import Occupancy, is_serving
 from nodewatch.policy.past import Past
 from nodewatch.policy.rules import Group, Rules
@@ -137,3 +140,67 @@ def test_the_past_is_asked_by_name_and_by_hardware() -> None:
 def test_what_makes_no_sense_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"min_healthy|max_out_per_domain|replacements_per_day"):
         rules(**changes)
+
+
+RESERVATION = "reservation:cr-0123456789abcdef0"
+
+
+def launching(node: str) -> Case:
+    return Case(
+        case_id=f"{node}.gpu.1",
+        node=node,
+        family="gpu",
+        fault="gpu.lost",
+        subject="GPU-0",
+        severity=Severity.FATAL,
+        rung=Rung.REPLACE,
+        step=Step.LAUNCHING,
+        opened_at=NOW - 100,
+        step_at=NOW - 100,
+    )
+
+
+def asked(
+    node: str, source: str, age: float, *, given: bool = False, code: str = "InsufficientInstanceCapacity"
+) -> Any:
+    suffix = "" if source == "launch_template" else f":{source}" + (":0" if source.startswith("fleet") else "")
+    key = f"{node}.gpu.1:replace:launch:1{suffix}"
+    action = act.Launch(key=key, node=node, launch_template="compute", source=source)
+    state = ActionState.DONE if given else ActionState.FAILED
+    return key, ActionRecord(
+        action=action, state=state, at=NOW - age, tries=1, error=code, is_capacity=not given, error_code=code
+    )
+
+
+@pytest.mark.parametrize(
+    ("records", "why"),
+    [
+        ([], None),
+        # The reservation is full, and the fleet was not asked yet: others may ask it as well.
+        ([("n1", RESERVATION, 10)], None),
+        ([("n1", RESERVATION, 20), ("n1", "fleet", 10)], "waiting for the next try for n1, reservation"),
+        ([("n1", "fleet", 20), ("n1", RESERVATION, 10)], "waiting for the next try for n1, fleet in 40 s"),
+    ],
+)
+def test_a_group_waits_only_when_every_source_has_refused(records: list[Any], why: str | None) -> None:
+    group = Group(
+        name="compute", nodes=("n*",), partition="train", launch_template="t", capacity=(RESERVATION, "fleet")
+    )
+    ledger = Ledger(actions=dict(asked(*record) for record in records))
+    told = budgets.refused([launching("n1"), launching("n2")], ledger, Rules(groups=(group,)), NOW)
+    if why is None:
+        assert told == {}
+    else:
+        assert why in told["compute"]
+
+
+def test_a_machine_that_another_of_the_group_was_given_since_ends_the_wait() -> None:
+    group = Group(name="compute", nodes=("n*",), partition="train", launch_template="t")
+    refusals = [asked("n1", "launch_template", 20)]
+    rules = Rules(groups=(group,))
+    cases = [launching("n1"), launching("n2")]
+    assert budgets.refused(cases, Ledger(actions=dict(refusals)), rules, NOW) != {}
+    given = asked("n3", "launch_template", 5, given=True)
+    assert budgets.refused(cases, Ledger(actions=dict([*refusals, given])), rules, NOW) == {}
+    long_ago = asked("n3", "launch_template", 500, given=True)
+    assert budgets.refused(cases, Ledger(actions=dict([*refusals, long_ago])), rules, NOW) != {}
