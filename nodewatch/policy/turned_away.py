@@ -3,6 +3,9 @@
 A prolog that says no has slurmd drain its node, whatever the planner thinks of the fault. While a shared file system hangs, the
 repairs of all its nodes are held back, and each job of the queue has Slurm drain another one: without this, the file system
 well again, an operator would find the cluster drained.
+
+Only for faults of what nodes share (`shared_families`): the deep checks say nothing of a file server, and hundreds of nodes
+would wait for them. A node that may be broken itself is not returned unchecked.
 """
 
 from __future__ import annotations
@@ -35,6 +38,8 @@ def returns(
             continue
         if rules.group_of(node.name) is None or node.is_in_maintenance or not node.is_responding:
             continue
+        if not _was_of_something_shared(node.name, at, ledger, rules):
+            continue
         why = guards.paused(node.name, ledger, snapshot, rules, now)
         if why is None:
             why = _not_well_yet(node.name, snapshot, rules, now)
@@ -44,6 +49,12 @@ def returns(
             yield Held(
                 subject=node.name, why=f"Slurm drained {node.name} when a job was turned away ({node.reason}): {why}"
             )
+
+
+def _was_of_something_shared(node: str, at: float, ledger: Ledger, rules: Rules) -> bool:
+    """Whether the cases that the node had when the job was turned away, or since, were all of shared faults."""
+    families = {case.family for case in ledger.cases.values() if case.node == node and case.step_at >= at}
+    return bool(families) and families <= set(rules.shared_families)
 
 
 def _not_well_yet(node: str, snapshot: Snapshot, rules: Rules, now: float) -> str | None:

@@ -39,7 +39,10 @@ class Safety:
             busy = self._jobs_on(node)
             assert not busy, f"{verb} {node} under the jobs {busy}"
         action = self._announced_last()
-        if action.get("action") == "return_to_service" and str(action["key"]).partition(":")[0] != "operator":
+        whose = str(action["key"]).partition(":")[0] if action.get("action") == "return_to_service" else "operator"
+        if whose == "turned-away":
+            self._only_what_slurm_drained_for_something_shared(node, cases)
+        elif whose != "operator":
             self._only_what_passed_its_checks(node, cases)
         if verb in ("drain", "down") and action.get("action") in ("drain", "mark_down"):
             self._nothing_in_a_storm(node, cases)
@@ -61,6 +64,16 @@ class Safety:
         prefix = key_of(returning[0], "validate", returning[0].attempt) + "."
         answers = [a for key, a in self._world.engine.ledger.validations.items() if key.startswith(prefix)]
         assert any(answer.passed is True for answer in answers), f"{node} goes back unchecked ({prefix}: {answers})"
+
+    def _only_what_slurm_drained_for_something_shared(self, node: str, cases: list[Case]) -> None:
+        """Without deep checks, only a node that was never suspected itself, and that shows nothing."""
+        world = self._world
+        at = world.engine.ledger.turned_away[node]
+        assert world.slurm.node_table[node].reason.startswith(("Prolog error", "Epilog error"))
+        assert not cases, f"{node} goes back into service under {cases}"
+        assert not world.machines[node].findings, f"{node} goes back with {world.machines[node].findings}"
+        families = {case.family for case in world.cases(node) if case.step_at >= at}
+        assert families <= set(world.rules.shared_families), f"{node} goes back unchecked after {sorted(families)}"
 
     def _nothing_in_a_storm(self, node: str, cases: list[Case]) -> None:
         """A fault that was on many nodes when the case went on is not the node's."""

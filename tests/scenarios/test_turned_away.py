@@ -33,6 +33,20 @@ def hanging(world: World) -> None:
         world.node(name).reports("filesystem.hung", Severity.DEGRADED, Remedy.HUMAN, "/fsx")
 
 
+def well(world: World) -> None:
+    for name in ("n1", "n2", "n3", "n4"):
+        world.node(name).recovers()
+
+
+def hung_once(world: World) -> None:
+    """The storm is over, and a job was turned away at n2 while it lasted."""
+    hanging(world)
+    world.run(seconds=40)
+    turned_away(world, "n2")
+    world.run(seconds=40)
+    well(world)
+
+
 def world_of(**rules: object) -> World:
     world = World(nodes=4, spares=0, rules=dataclasses.replace(ACT, **rules))  # type: ignore[arg-type]
     world.run(seconds=5)
@@ -48,8 +62,7 @@ def test_jobs_turned_away_in_a_storm_cost_no_node() -> None:
     world.run(minutes=10)
     assert world.story() == []
 
-    for name in ("n1", "n2", "n3", "n4"):
-        world.node(name).recovers()
+    well(world)
     world.run(seconds=30)
     assert any("it returns after" in why for why in world.reasons("n2"))
     assert world.story() == [], "not before it has been healthy for a while"
@@ -64,8 +77,7 @@ def test_a_failed_prolog_that_was_not_ours_is_left_to_whom_it_belongs() -> None:
     hanging(world)
     world.slurm.operator("n2", "drain", "Prolog error")
     world.run(minutes=2)
-    for name in ("n1", "n2", "n3", "n4"):
-        world.node(name).recovers()
+    well(world)
     world.run(minutes=10)
     assert world.story() == []
     assert world.slurm_node("n2").is_out
@@ -73,7 +85,7 @@ def test_a_failed_prolog_that_was_not_ours_is_left_to_whom_it_belongs() -> None:
 
 def test_one_that_was_returned_is_not_returned_for_a_later_failure_of_somebody_elses() -> None:
     world = world_of()
-    turned_away(world, "n2")
+    hung_once(world)
     world.run(minutes=2)
     assert world.story() == ["return_to_service"]
     world.slurm.operator("n2", "drain", "Prolog error")
@@ -81,10 +93,23 @@ def test_one_that_was_returned_is_not_returned_for_a_later_failure_of_somebody_e
     assert world.story() == ["return_to_service"]
 
 
+def test_a_node_that_may_be_broken_itself_is_not_returned_unchecked() -> None:
+    world = world_of(max_out=0)
+    hanging(world)
+    world.node("n2").loses_gpu()
+    world.run(seconds=40)
+    turned_away(world, "n2")
+    world.run(seconds=40)
+    well(world)
+    world.run(minutes=10)
+    assert world.story() == []
+    assert world.slurm_node("n2").is_out
+
+
 @pytest.mark.parametrize("rules", [{"mode": "observe"}, {"paused": True}])
 def test_it_waits_where_nothing_may_be_done(rules: dict[str, object]) -> None:
     world = world_of(**rules)
-    turned_away(world, "n2")
+    hung_once(world)
     world.run(minutes=10)
     assert world.slurm.calls == []
     assert any("observe mode" in why or "paused" in why for why in world.reasons("n2"))
@@ -92,7 +117,7 @@ def test_it_waits_where_nothing_may_be_done(rules: dict[str, object]) -> None:
 
 def test_an_operator_who_drains_it_meanwhile_keeps_it() -> None:
     world = world_of()
-    turned_away(world, "n2")
+    hung_once(world)
     world.slurm.operator("n2", "drain", "bad fan, Ada")
     world.run(minutes=10)
     assert world.story() == []
