@@ -309,7 +309,7 @@ class Ledger:
     hangs: Mapping[int, Hang] = field(default_factory=dict)
     """By job id, of runs that were judged to hang and have made no step since."""
     replacements: tuple[float, ...] = ()
-    """When instances were launched, the last hundred."""
+    """When instances were launched, within a day before the last one."""
     failed_replacements: int = 0
     """How many in a row did not come back healthy."""
 

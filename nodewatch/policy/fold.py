@@ -27,9 +27,12 @@ from nodewatch.model.plain import from_plain
 from nodewatch.model.records import Record
 from nodewatch.policy import job_memory, wishes
 from nodewatch.policy.draft import LIMITS, Draft, Limits
+from nodewatch.policy.rules import MOST_REPLACEMENTS
 
 _CHECK_RUNS_KEPT = LIMITS.check_runs
 _PAIR_TESTS_KEPT = 20
+_DAY_S = 86400.0
+_REPLACEMENTS_KEPT = MOST_REPLACEMENTS + 1
 _HANGS_KEPT = 500
 _KEEPS_OUT = frozenset({Severity.DEGRADED.word, Severity.FATAL.word})
 
@@ -309,7 +312,9 @@ def _done(draft: Draft, record: Record) -> None:
     if isinstance(action, act.Quarantine):
         draft.table("quarantined")[action.instance_id] = action.node
     elif isinstance(action, act.Launch):
-        draft.set(replacements=(*draft.replacements, record.at)[-100:])
+        # By time and not by number: the limit of a day holds however many machines a site may buy.
+        lately = (at for at in draft.replacements if record.at - at <= _DAY_S)
+        draft.set(replacements=(*lately, record.at)[-_REPLACEMENTS_KEPT:])
     elif isinstance(action, act.DeepCheck):
         draft.table("check_runs")[action.key] = CheckRun(action=action, at=record.at)
     elif isinstance(action, act.Expedite) and action.job_id in draft.jobs:

@@ -11,6 +11,8 @@ from nodewatch.model.ledger import Rung
 
 MODES = ("observe", "act")
 ON_REPLACE = ("terminate", "quarantine")
+MOST_REPLACEMENTS = 10_000
+"""What `replacements_per_day` may be at most: the ledger remembers so many launches and one more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,7 @@ class Rules:
     """A lost node waits so long for others: agents report each 2 s, so a cut network shows as a storm by then."""
     replacements_per_hour: int = 10
     replacements_per_day: int = 100
-    """At most 100: so many launches are remembered."""
+    """At most 10,000: so many launches are remembered."""
     failed_replacements_limit: int = 3
     """So many replacements in a row that did not come up healthy stop all further ones (protected mode)."""
     attempts: int = 3
@@ -210,8 +212,10 @@ class Rules:
                 )
         if self.max_out_per_domain < 0:
             raise ValueError("max_out_per_domain must not be negative; 0 turns it off")
-        if not 0 <= self.replacements_per_day <= 100:
-            raise ValueError(f"replacements_per_day is {self.replacements_per_day}: use a number from 0 to 100")
+        if not 0 <= self.replacements_per_day <= MOST_REPLACEMENTS:
+            raise ValueError(
+                f"replacements_per_day is {self.replacements_per_day}: use a number from 0 to {MOST_REPLACEMENTS}"
+            )
         if self.lemon_cases < 0:
             raise ValueError(f"lemon_cases must not be negative, as {self.lemon_cases} is; 0 turns it off")
         for name in ("storm_nodes", "attempts", "failed_replacements_limit"):

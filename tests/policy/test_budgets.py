@@ -134,7 +134,7 @@ def test_the_past_is_asked_by_name_and_by_hardware() -> None:
         {"min_healthy": {"a": 1.5}},
         {"min_healthy": {"a": -1}},
         {"max_out_per_domain": -1},
-        {"replacements_per_day": 101},
+        {"replacements_per_day": 10_001},
     ],
 )
 def test_what_makes_no_sense_is_refused(changes: dict[str, object]) -> None:
