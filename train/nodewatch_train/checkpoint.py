@@ -258,6 +258,11 @@ class Checkpointer:
             _say(sentence)
         newest = newest_copy(self._root, newest, self._copies, say=_say)
         if newest is None:
+            if newer := [path.name for path in manifest.checkpoints(self._root) if manifest.is_newer(path)]:
+                raise RefusedError(
+                    f"{self._root} holds {newer[0]} of a newer nodewatch and nothing else that verifies: update "
+                    "nodewatch_train here, or use another checkpoint directory"
+                )
             if skipped:
                 _say(f"no checkpoint in {self._root} verifies: starting from step 0")
             return None

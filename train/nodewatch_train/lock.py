@@ -105,7 +105,12 @@ class DirectoryLock:
         try:
             self._take_flock()
             self._outwait_lease()
-            self._write()
+            try:
+                self._write()
+            except OSError as error:
+                raise CheckpointError(
+                    f"the lock {self._path} cannot be written ({error.strerror}): make room there, or name another directory"
+                ) from error
             # Two machines whose flock is local may have come here together; the later line is the one that both read.
             self._sleep(min(0.05, self._beat_s))
             self.check()

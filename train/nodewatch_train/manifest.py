@@ -240,7 +240,8 @@ def prune(root: Path, keep: int, *, trusted: Collection[str] = (), up_to: int = 
     """Delete the checkpoints older than the newest `keep` that verify, and return the names of the deleted.
 
     Those of steps beyond `up_to` are neither counted nor deleted: a run that was sent back to an older checkpoint would
-    otherwise lose the ones that it writes itself to the ones that it left behind.
+    otherwise lose the ones that it writes itself to the ones that it left behind. Nor are those of a newer nodewatch,
+    which may be good and cannot be read here.
 
     Deletes nothing while fewer than `keep` verify, so the only good one always stays. The directories named in
     `trusted` were written or verified by this process: their sizes are checked again, not every byte.
@@ -251,7 +252,7 @@ def prune(root: Path, keep: int, *, trusted: Collection[str] = (), up_to: int = 
     verified = 0
     deleted: list[str] = []
     for path in checkpoints(root):
-        if step_of(path) > up_to:
+        if step_of(path) > up_to or is_newer(path):
             continue
         if verified >= keep:
             with _telling(f"cannot delete the old checkpoint {path}"):
@@ -308,6 +309,15 @@ def is_name(name: str) -> bool:
     return match is not None and match[2] is None
 
 
+def is_newer(path: Path) -> bool:
+    """Whether a newer nodewatch than this wrote that checkpoint, by its own word."""
+    try:
+        body = json.loads(_read_plain(path / MANIFEST))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(body, dict) and _is_newer(body.get("format_version"))
+
+
 def step_of(path: Path) -> int:
     """The step in the name of a checkpoint's directory. Raises CheckpointError for another name."""
     match = _CHECKPOINT.fullmatch(path.name)
@@ -325,7 +335,7 @@ def _parse(raw: bytes) -> Manifest | str:
     if not isinstance(body, dict):
         return "is not a JSON object"
     version = body.get("format_version")
-    if type(version) is int and version > FORMAT_VERSION:
+    if _is_newer(version):
         return f"has format version {version}, and this nodewatch reads up to {FORMAT_VERSION}: update nodewatch here"
     if type(version) is not int or version < 1:
         return "has no format version that is known"
@@ -346,6 +356,10 @@ def _parse(raw: bytes) -> Manifest | str:
     if manifest.render() != raw:
         return "does not match its own checksum: it was damaged or edited"
     return manifest
+
+
+def _is_newer(version: object) -> bool:
+    return type(version) is int and version > FORMAT_VERSION
 
 
 def _parse_files(listed: object) -> dict[str, FileEntry] | str:
@@ -389,7 +403,11 @@ def set_aside(path: Path) -> Path:
 
 
 def _delete(path: Path) -> None:
-    shutil.rmtree(set_aside(path))
+    doomed = set_aside(path)
+    if doomed.is_dir() and not doomed.is_symlink():
+        shutil.rmtree(doomed)
+    else:
+        doomed.unlink()  # a file or a link of that name must not fail every save from here on
 
 
 def flush(path: Path) -> None:
