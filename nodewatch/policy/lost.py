@@ -28,12 +28,16 @@ def lost_nodes(
         name = view.node
         instance = snapshot.instances.get(view.instance_id)
         node = snapshot.nodes.get(name)
+        is_ended = instance is not None and not instance.is_alive
+        if node is not None and node.is_rebooting and not node.is_busy and not is_ended:
+            # It is silent because somebody reboots it through Slurm; slurmctld gives it up by itself after ResumeTimeout.
+            continue
         witnesses = []
         if name in snapshot.unreachable:
             witnesses.append("no answer on the ports of the agent and of slurmd")
         if node is not None and not node.is_responding:
             witnesses.append("slurmctld has no answer from slurmd")
-        if instance is not None and not instance.is_alive:
+        if instance is not None and is_ended:
             witnesses.append(f"EC2 says that {instance.instance_id} is {instance.state}")
         if not witnesses:
             continue

@@ -110,10 +110,10 @@ class Rules:
     shared_families: tuple[str, ...] = ("filesystem", "fabric")
     """Faults of things that nodes share: one node's report waits `shared_settle_s` for the others'."""
     shared_settle_s: float = 180.0
-    """A Lustre client may notice only when it is evicted, after 1.5 x obd_timeout = 150 s (field notes 10); 30 s on top are ours."""
+    """A Lustre client may notice only when it is evicted, after 1.5 x obd_timeout = 150 s (field notes 10); 30 s are ours."""
     settle_s: float = 75.0
-    """Any other fault that is not fatal waits so long: its jobs go on meanwhile. The slowest of the checks that look all the time
-    look each 60 s, so by then every node has shown what came over all of them; 15 s for their deadlines are ours."""
+    """Any other fault that is not fatal waits so long: its jobs go on meanwhile. The slowest of the checks that always run look
+    each 60 s, so by then every node has shown what came over all of them; 15 s for their deadlines are ours."""
     lost_settle_s: float = 3.0
     """A lost node waits so long for others: agents report each 2 s, so a cut network shows as a storm by then."""
     replacements_per_hour: int = 10

@@ -48,6 +48,11 @@ def test_silence(silent_s: float) -> None:
         ("MIXED+NOT_RESPONDING", False, "running", "slurmctld has no answer from slurmd"),
         ("MIXED", False, "stopped", "EC2 says that i-1 is stopped"),
         ("MIXED", False, "terminated", "EC2 says that i-1 is terminated"),
+        # Somebody reboots it through Slurm: it is silent and will be back. Not while a job runs: then it only was asked for.
+        ("DOWN+REBOOT_ISSUED", True, "running", None),
+        ("IDLE+REBOOT_ISSUED+NOT_RESPONDING", True, None, None),
+        ("IDLE+REBOOT_ISSUED", True, "terminated", "EC2 says that i-1 is terminated"),
+        ("MIXED+REBOOT_REQUESTED", True, "running", "no answer on the ports"),
     ],
 )
 def test_one_witness_is_enough_and_silence_is_none(
