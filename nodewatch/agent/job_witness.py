@@ -26,6 +26,7 @@ DEADLINE_S = 10.0
 _MOST_CHILDREN = 32
 _MOST_KNOWN = 256
 _MOST_OUTPUT = 16384
+_CUT = 240
 
 Marks = Callable[[Mapping[str, str]], str | None]
 """The text of --auto-resume that counts for a job, None for one that is not marked."""
@@ -184,7 +185,10 @@ class JobWitness:
             told["last_step"] = reading.last_step
         content = {**told, "job_id": int(reading.job_id), "restart_count": reading.restart}
         if len(json.dumps(content)) > _MOST_OUTPUT:
-            content = {**content, "lines": (told.get("lines") or [])[:8], "failures": (told.get("failures") or [])[:4]}
+            # The reader bounds each of them; together they may still be more than one event should carry.
+            lines, failures = told.get("lines"), told.get("failures")
+            content["lines"] = [str(line)[:_CUT] for line in lines[:8]] if isinstance(lines, list) else None
+            content["failures"] = failures[:4] if isinstance(failures, list) else None
         self._tell(content)
 
 
