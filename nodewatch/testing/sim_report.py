@@ -141,8 +141,8 @@ class Invariants:
             self._wrong(node, f"{verb} {node} without a case")
             return
         case = cases[0]
-        storms = sim.had_trouble(node, case.opened_at)
-        if not storms and not is_launched and not sim.machine(node).is_bad and case.attempt == 1 and not case.tried:
+        storms = sim.machines.had_trouble(node, case.opened_at)
+        if not storms and not is_launched and not sim.machines.of(node).is_bad and case.attempt == 1 and not case.tried:
             self._wrong(node, f"{verb} {node}, which had nothing ({case.case_id} {case.fault})")
         if storms and -1 not in storms:
             for storm in storms:
