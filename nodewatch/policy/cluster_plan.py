@@ -235,7 +235,7 @@ def _launch(name: str, wanted: Wanted, seen: Seen) -> tuple[bool, Held | None]:
     node = seen.nodes.get(name)
     if name in seen.repaired:
         return False, Held(node=name, why="the controller repairs it", waits=True)
-    if node is not None and node.slurmd_started_at > 0:
+    if node is not None and node.slurmd_started_at > 0 and not _is_leaving(node):
         # It was in service: whether its machine is being replaced is the controller's to know, and two would be launched.
         return False, Held(node=name, why=f"its machine is gone: `nodewatch replace {name}` has it replaced")
     if name in seen.refused:
@@ -251,7 +251,8 @@ def _kept(name: str, seen: Seen) -> list[Step]:
     node = seen.nodes.get(name)
     if node is None or name in seen.repaired:
         return []
-    if node.is_out and node.reason.startswith(LEAVING):
+    # Once it has a machine: that of before may have been ended by an apply that was cut off.
+    if _is_leaving(node) and seen.machines_of(name):
         return [KeepNode(node=name, why="wanted again")]
     if node.is_down and node.is_responding and node.reason.startswith("Not responding") and not node.is_out:
         return [KeepNode(node=name, why="its slurmd has registered since Slurm gave it up")]

@@ -245,6 +245,19 @@ def test_a_machine_that_is_gone_is_not_launched_twice() -> None:
     assert (plan.steps, plan.held[0].why) == ((), "its machine is gone: `nodewatch replace a1` has it replaced")
 
 
+def test_wanted_again_after_its_machine_has_gone() -> None:
+    model = Model()
+    model.settle(group("a", 2))
+    model.do(to.plan([group("a", 1)], model.seen).steps[0])
+    end = to.plan([group("a", 1)], model.seen).steps[0]
+    assert isinstance(end, to.EndMachine)
+    # Cut off here, before Slurm has lost the node.
+    model.do(end)
+    assert kinds(to.plan([group("a", 2)], model.seen)) == ["LaunchNode:a2"]
+    assert model.settle(group("a", 2)) == to.ClusterPlan()
+    assert not model.nodes["a2"].is_out
+
+
 def test_a_spare_goes_too() -> None:
     model = Model()
     model.settle(group("a", 2))
