@@ -14,6 +14,7 @@ from nodewatch.errors import NodewatchError
 _COMMANDS = {
     "status": ("nodewatch.cli.status", "status"),
     "explain": ("nodewatch.cli.explain", "explain"),
+    "job": ("nodewatch.cli.job", "job"),
     "doctor": ("nodewatch.cli.doctor", "doctor"),
     "plan": ("nodewatch.cli.plan", "plan"),
     "replace": ("nodewatch.cli.replace", "replace"),
@@ -35,10 +36,58 @@ _COMMANDS = {
 }
 
 
+_OPTIONAL = frozenset({"lab", "simulate"})
+
+_EXAMPLES = {
+    "Look": (
+        ("status", "the cluster, its cases and its marked jobs"),
+        ("explain n2", "what happened to a node, and why"),
+        ("explain 17 --since 2d", "what happened to a job, and why"),
+        ("job 17", "was it me or the machine? what it cost, and what happens next"),
+        ("plan", "what it would do now, and what it holds back"),
+        ("history", "which hardware fails again and again"),
+    ),
+    "Act": (
+        ("replace n2", "have a machine replaced, when its jobs are done"),
+        ("reboot 'n[1-4]' --dry-run", "what a reboot would do, and to which jobs"),
+        ("drain n2", "take a node out of service"),
+        ("return n2", "put it back"),
+        ("pause --for 2h", "no new repair for a while"),
+        ("resume", "repairs go on"),
+    ),
+    "Test": (
+        ("check --deep n2", "test a node as deeply as after a repair"),
+        ("check-pairs 'n[1-8]'", "find the node that slows NCCL down"),
+        ("replay --sensor kmsg FILE", "what a recording of a machine amounts to"),
+        ("checkpoint verify DIR", "are its checkpoints whole"),
+    ),
+    "Set up": (
+        ("doctor", "what to change in slurm.conf, and why"),
+        ("learn", "what this machine's instance type has"),
+        ("cluster apply", "make EC2 and Slurm what cluster.toml says"),
+    ),
+    "Try": (
+        ("replay-journal --rules new.toml DIR", "what other rules would have decided"),
+        ("simulate --nodes 1000 --days 30", "how a policy does over weeks"),
+        ("lab up", "a rehearsal cluster on this machine"),
+    ),
+}
+"""What the root's help shows, by what one wants to do."""
+
+
 class _Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        # The rehearsal cluster is not part of the packages that go to nodes.
-        return [name for name, (module, _) in _COMMANDS.items() if name != "lab" or _is_there(module)]
+        # The rehearsal cluster and the simulator are not part of the packages that go to nodes.
+        return [name for name, (module, _) in _COMMANDS.items() if name not in _OPTIONAL or _is_there(module)]
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_help_text(ctx, formatter)
+        there = set(self.list_commands(ctx))
+        for title, examples in _EXAMPLES.items():
+            rows = [(f"nodewatch {line}", text) for line, text in examples if line.split()[0] in there]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows, col_max=34)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
@@ -59,31 +108,7 @@ def _is_there(module: str) -> bool:
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="nodewatch")
 def root() -> None:
-    """A Slurm training cluster that heals itself: what it sees, what it does, and why.
-
-    \b
-    nodewatch status              the cluster, its cases and its marked jobs
-    nodewatch explain n2          what happened to a node, and why
-    nodewatch explain 17          what happened to a job, and why
-    nodewatch history             which hardware fails again and again
-    nodewatch plan                what it would do now, and what it holds back
-    nodewatch replace n2          have a machine replaced, when its jobs are done
-    nodewatch pause --for 2h      no new repair for a while
-    nodewatch check --deep n2     test a node as deeply as after a repair
-    nodewatch check-pairs 'n[1-8]' which node is slow with the others
-    nodewatch check-pairs 'n[1-8]'
-                                  find the node that slows NCCL down
-    nodewatch checkpoint verify DIR
-                                  are its checkpoints whole
-    nodewatch doctor              what to change in slurm.conf, and why
-    nodewatch learn               what this machine's instance type has
-    nodewatch replay --sensor kmsg FILE
-                                  what a recording of a machine amounts to
-    nodewatch replay-journal --rules new.toml DIR
-                                  what other rules would have decided
-    nodewatch cluster apply       make EC2 and Slurm what cluster.toml says
-    nodewatch lab up              a rehearsal cluster on this machine
-    """
+    """A Slurm training cluster that heals itself: what it sees, what it does, and why."""
 
 
 def main() -> None:

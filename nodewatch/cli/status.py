@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,20 @@ def _repair(case: Mapping[str, Any]) -> str:
     return f"{text}, {len(case['tries'])} in vain: {case['tries'][-1]['words']}" if case["tries"] else text
 
 
+def _pairs(told: Mapping[str, Any]) -> list[str]:
+    """A line for each open pair test and for who stands named; the last result where neither is."""
+    lines = [
+        f"pair test {test['key']}: {test['nodes']} nodes, {test['runs']} runs ended, asked for by {test['by']}"
+        for test in told["open"]
+    ]
+    if told["culprits"]:
+        lines.append(f"pair tests name {', '.join(told['culprits'])}")
+    elif not lines and told["last"]:
+        at = datetime.fromtimestamp(told["last"]["at"]).astimezone().strftime("%Y-%m-%d %H:%M")
+        lines.append(f"the last pair test, of {told['last']['nodes']} nodes, ended at {at}: {told['last']['why']}")
+    return lines
+
+
 def render(answer: Mapping[str, Any]) -> str:
     """The answer as text."""
     parts = [f"standing by: {answer['standing_by']}"] if answer.get("standing_by") else []
@@ -39,6 +54,7 @@ def render(answer: Mapping[str, Any]) -> str:
     parts += [f"SLURM UNREADABLE: {answer['slurm_error']}"] if answer["slurm_error"] else []
     parts += [f"EC2 UNREADABLE: {answer['ec2_error']}"] if answer["ec2_error"] else []
     parts += [f"set-up: {problem}" for problem in answer["problems"]]
+    parts += _pairs(answer["pairs"])
     rows = [
         (
             node["node"],
@@ -58,7 +74,7 @@ def render(answer: Mapping[str, Any]) -> str:
                 job["user"] or "-",
                 "+".join(job["states"]).lower() or "gone",
                 ",".join(job["nodes"]) or "-",
-                f"{job['restarts']} of {job['restarts_allowed']}",
+                f"{job['restarts']} of {job['restarts_allowed']}" if job["auto_resume"] else "-",
                 job["judged"] or "-",
             )
             for job in answer["jobs"]

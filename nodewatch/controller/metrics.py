@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from nodewatch.controller.engine import Engine
 from nodewatch.model.health import NodeState
+from nodewatch.model.ledger import Ledger
+from nodewatch.model.pairs import PairResult
+from nodewatch.policy import bootstrap
 
 _MOST_JOBS = 200
 """Jobs that are told one by one: each is a series of its own."""
@@ -58,6 +62,8 @@ class EngineCollector:
             actions.add_metric([name.removesuffix("_failed"), outcome], count)
         yield actions
         yield from self._progress()
+        yield from _bootstrap(ledger)
+        yield from _pair_tests(ledger)
 
     def _progress(self) -> Iterator[Metric]:
         step = GaugeMetricFamily(
@@ -77,3 +83,39 @@ class EngineCollector:
             still.add_metric([str(job_id)], seconds)
         yield step
         yield still
+
+
+def _bootstrap(ledger: Ledger) -> Iterator[Metric]:
+    failed = GaugeMetricFamily(
+        "nodewatch_bootstrap_failures", "Machines of open cases that were launched in vain", labels=["cause"]
+    )
+    causes = Counter(str(one.get("cause")) for case in ledger.open_cases for one in bootstrap.tries(case))
+    for cause in bootstrap.Cause:
+        failed.add_metric([cause.value], causes[cause.value])
+    yield failed
+
+
+def _pair_tests(ledger: Ledger) -> Iterator[Metric]:
+    """Of the pair tests that are remembered, the last few: one that is withdrawn is neither open nor ended."""
+    tests = ledger.pair_tests.values()
+    yield GaugeMetricFamily(
+        "nodewatch_pair_tests_open", "Pair tests that were asked for and not judged", value=sum(t.is_open for t in tests)
+    )
+    runs = GaugeMetricFamily("nodewatch_pair_tests_runs", "Runs of the remembered pair tests", labels=["result"])
+    results = Counter(run.result for test in tests for run in test.runs)
+    # A run that gave way to a job is not remembered: it comes again.
+    for result in PairResult:
+        if result is not PairResult.GAVE_WAY:
+            runs.add_metric([result.value], results[result])
+    yield runs
+    yield GaugeMetricFamily(
+        "nodewatch_pair_tests_culprits",
+        "Nodes that a pair test has named and no good run has cleared",
+        value=len(ledger.pair_culprits),
+    )
+    ended = [test.ended_at for test in tests if test.judgement is not None and test.ended_at is not None]
+    yield GaugeMetricFamily(
+        "nodewatch_pair_tests_last_ended_timestamp_seconds",
+        "When the last pair test was judged, 0 while none was",
+        value=max(ended, default=0.0),
+    )

@@ -37,6 +37,20 @@ def pair_status(key: str, snapshot: Snapshot, ledger: Ledger) -> dict[str, Any]:
     }
 
 
+def pairs_outline(ledger: Ledger) -> dict[str, Any]:
+    """What `nodewatch status` tells of pair tests: those that are open, the last that was judged, and who stands named."""
+    tests = sorted(ledger.pair_tests.values(), key=lambda test: (test.at, test.key))
+    judged = [test for test in tests if test.judgement is not None and test.ended_at is not None]
+    last = max(judged, key=lambda test: (test.ended_at, test.key), default=None)
+    return {
+        "open": [{"key": t.key, "nodes": len(t.nodes), "runs": len(t.runs), "by": t.by} for t in tests if t.is_open],
+        "culprits": sorted(ledger.pair_culprits),
+        "last": None
+        if last is None or last.judgement is None
+        else {"key": last.key, "at": last.ended_at, "nodes": len(last.nodes), "why": last.judgement.why},
+    }
+
+
 def _progress(test: PairTest, snapshot: Snapshot, ledger: Ledger) -> dict[str, Any]:
     going = [
         "+".join(job.nodes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from nodewatch.controller.pair_views import pairs_outline
 from nodewatch.journal.story import sentences
 from nodewatch.model.cluster import AgentView, Snapshot
 from nodewatch.model.ledger import Case, Ledger, Tested
@@ -37,6 +38,7 @@ def status(
         "nodes": [_node(name, snapshot, ledger, held, rules, now) for name in names],
         "jobs": [_job(job_id, snapshot, ledger, held, rules) for job_id in sorted(ledger.jobs)],
         "cluster": [item.why for item in held if item.subject == "cluster"],
+        "pairs": pairs_outline(ledger),
     }
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from nodewatch.cli import status
 from nodewatch.config.pairs import PairsConfig
+from nodewatch.controller import views
+from nodewatch.controller.metrics import EngineCollector
 from nodewatch.model.ledger import Step
 from nodewatch.policy.rules import Rules
 from nodewatch.testing import World
@@ -207,3 +210,39 @@ def test_the_sweep_tests_idle_nodes_once_a_period_and_never_while_only_watching(
         asked = [record for record in world.journal.records if record.kind == "pairs_asked"]
         assert len(asked) == tests, mode
         assert all(record.data["by"] == "sweep" for record in asked)
+
+
+def measured(world: World) -> dict[str, float]:
+    """The pair tests' metrics, by name and label."""
+    return {
+        sample.name.removeprefix("nodewatch_pair_tests_") + "".join(sample.labels.values()): sample.value
+        for family in EngineCollector(world.engine, world.clock).collect()
+        for sample in family.samples
+        if sample.name.startswith("nodewatch_pair_tests_")
+    }
+
+
+def test_status_and_metrics_tell_of_pair_tests() -> None:
+    world = ready()
+    assert measured(world)["open"] == 0
+    world.slow_link("n2")
+    world.ask_pairs(ALL)
+    world.run(seconds=3)
+    assert measured(world)["open"] == 1
+    shown = views.status(world.engine.snapshot, world.engine.ledger, (), world.rules, (), world.clock())
+    (line,) = [line for line in status.render(shown).splitlines() if line.startswith("pair test")]
+    assert "6 nodes" in line
+    assert "asked for by ada" in line
+
+    world.run(minutes=1)
+    told = measured(world)
+    assert (told["open"], told["culprits"], told["runsslow"], told["runsgood"]) == (0, 1, 2, 3)
+    assert told["last_ended_timestamp_seconds"] > 1_700_000_000
+    shown = views.status(world.engine.snapshot, world.engine.ledger, (), world.rules, (), world.clock())
+    assert "pair tests name n2" in status.render(shown).splitlines()
+    world.pairs.slow.clear()
+    world.run(minutes=6)
+    world.ask_pairs(ALL)
+    world.run(minutes=2)
+    shown = views.status(world.engine.snapshot, world.engine.ledger, (), world.rules, (), world.clock())
+    assert any(line.startswith("the last pair test, of 6 nodes") for line in status.render(shown).splitlines())
