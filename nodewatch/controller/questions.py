@@ -8,6 +8,7 @@ from typing import Any
 
 from nodewatch.controller import verbs, views
 from nodewatch.controller.engine import Engine
+from nodewatch.controller.job_view import job_story
 from nodewatch.controller.pair_views import pair_status
 from nodewatch.errors import JournalError
 from nodewatch.model.hostlist import expand
@@ -41,6 +42,8 @@ class Questions:
                 subject = str(question["subject"])
                 records = list(engine.story)
                 return views.explain(subject, engine.snapshot, engine.ledger, engine.held, engine.rules, records, now)
+            case "job":
+                return self._job(str(question["job"]), uid, now)
             case "check":
                 return self._acting(uid, lambda: self._check(question, uid))
             case "withdraw_check":
@@ -69,6 +72,15 @@ class Questions:
                 return self._acting(uid, lambda: verbs.pause(engine, question, by=_name_of(uid), now=now))
             case other:
                 return {"error": f"not a question that this release knows: {other!r}"}
+
+    def _job(self, job: str, uid: int, now: float) -> Mapping[str, Any]:
+        engine = self._engine
+        story = job_story(job, engine.snapshot, engine.ledger, engine.held, engine.rules, now)
+        if uid not in self._may_act and _name_of(uid) != story.get("user"):
+            # Lines of its output are its user's.
+            for run in story.get("interruptions", ()):
+                run["evidence"] = []
+        return story
 
     def _acting(self, uid: int, act: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
         if uid not in self._may_act:

@@ -13,8 +13,8 @@ from nodewatch.model.plan import Held
 from nodewatch.model.records import Record
 from nodewatch.policy import bootstrap, parting
 from nodewatch.policy.deep_checks import is_pending
-from nodewatch.policy.lost import is_silent
 from nodewatch.policy.job_scene import limit_of
+from nodewatch.policy.lost import is_silent
 from nodewatch.policy.rules import Rules
 
 
@@ -36,7 +36,7 @@ def status(
         "ec2_error": snapshot.ec2_error,
         "problems": list(problems),
         "nodes": [_node(name, snapshot, ledger, held, rules, now) for name in names],
-        "jobs": [_job(job_id, snapshot, ledger, held, rules) for job_id in sorted(ledger.jobs)],
+        "jobs": [_job(job_id, snapshot, ledger, held, rules) for job_id in sorted({*ledger.jobs, *_told_of(held)})],
         "cluster": [item.why for item in held if item.subject == "cluster"],
         "pairs": pairs_outline(ledger),
     }
@@ -184,6 +184,12 @@ def _job(job_id: int, snapshot: Snapshot, ledger: Ledger, held: Sequence[Held], 
         "cause": marked.judged_cause if marked else "",
         "held": [item.why for item in held if item.subject == f"job {job_id}"],
     }
+
+
+def _told_of(held: Sequence[Held]) -> set[int]:
+    """Jobs about which something is to be said, marked or not."""
+    subjects = (item.subject.removeprefix("job ") for item in held if item.subject.startswith("job "))
+    return {int(subject) for subject in subjects if subject.isascii() and subject.isdigit()}
 
 
 def _natural(name: str) -> tuple[str, int, str]:
