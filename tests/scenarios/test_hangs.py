@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from nodewatch.agent.progress import Progress
+from nodewatch.controller import views
 from nodewatch.policy.progress import HangRules
 from nodewatch.policy.rules import Rules
 from nodewatch.sensors.heartbeats import HeartbeatFiles
@@ -247,6 +248,9 @@ def test_a_job_without_the_mark_is_only_told_of(start: Start) -> None:
     assert kinds(world) == []
     (why,) = world.reasons(f"job {program.job}")
     assert "was not submitted with --auto-resume: nothing is done" in why
+    engine = world.engine
+    shown = views.status(engine.snapshot, engine.ledger, engine.held, engine.rules, (), world.clock())["jobs"]
+    assert [(job["job"], job["auto_resume"], job["held"]) for job in shown] == [(program.job, False, [why])]
 
 
 def test_a_controller_that_starts_anew_takes_twice_as_long(start: Start) -> None:
