@@ -281,7 +281,7 @@ def _output_path(env: "os._Environ[str]", path: str) -> str | None:
     """The file that `path` stands for, as far as a prolog can know; None when there is none or it cannot be told."""
     # Seen on 24.11: an input is named for batch jobs alone, an output only where the user named one.
     if not path and env.get("SLURM_JOB_STDIN"):
-        path = "slurm-%j.out"
+        path = "slurm-%A_%a.out" if "SLURM_ARRAY_TASK_ID" in env else "slurm-%j.out"
     if not path or path == "/dev/null" or "\\" in path:
         return None
     known = {

@@ -14,6 +14,8 @@ from typing import Any
 from nodewatch.agent import job_witness
 from nodewatch.agent.job_witness import JobWitness
 
+from .world import FakeController, Node, until
+
 ERROR = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.\n"
 
 
@@ -118,6 +120,21 @@ def test_a_reader_that_cannot_be_started(tmp_path: Path) -> None:
     desk = Desk(command=(str(tmp_path / "none"),))
     desk.witness.ended(job(output="/nowhere"), time.monotonic())
     assert (desk.witness.due_at(), desk.told) == (None, [])
+
+
+def test_the_agent_sends_it_after_the_epilog(node: Node, controller: FakeController, tmp_path: Path) -> None:
+    node.settings["controller_url"] = controller.url
+    node.settings["heartbeat_s"] = 0.1
+    node.start()
+    path = tmp_path / "slurm-17.out"
+    run = job(output=str(path), nodes="n1")
+
+    assert node.ask("prolog", **run)["allow"]
+    path.write_text(ERROR)
+    assert node.ask("epilog", **run)["allow"]
+
+    (told,) = until(lambda: controller.of_kind("job_witness"), what="the witness")
+    assert (told["job_id"], told["restart_count"], told["lines"]) == (17, 0, [ERROR.strip()])
 
 
 def test_an_answer_is_bounded() -> None:

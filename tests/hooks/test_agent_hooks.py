@@ -83,6 +83,31 @@ def test_the_question_is_as_written_in_the_interface(hooks: Hooks, agent: StartA
     ]
 
 
+OUTPUTS = {
+    "the error file": ({"SLURM_JOB_STDERR": "/fsx/%j-%x.err", "SLURM_JOB_STDOUT": "/fsx/o"}, "/fsx/17-llama.err"),
+    "with the output": ({"SLURM_JOB_STDOUT": "logs/%u.out"}, "/home/ada/logs/ada.out"),
+    "by default": ({"SLURM_JOB_STDIN": "/dev/null"}, "/home/ada/slurm-17.out"),
+    "of an element": (
+        {"SLURM_JOB_STDIN": "/dev/null", "SLURM_ARRAY_JOB_ID": "15", "SLURM_ARRAY_TASK_ID": "2"},
+        "/home/ada/slurm-15_2.out",
+    ),
+    "that cannot be told": ({"SLURM_JOB_STDERR": "/fsx/%N.err"}, None),
+    "of no batch job": ({}, None),
+}
+
+
+@pytest.mark.parametrize(("variables", "path"), OUTPUTS.values(), ids=list(OUTPUTS))
+@pytest.mark.parametrize("hook", ["prolog", "epilog"])
+def test_the_agent_is_told_where_the_errors_go(
+    hooks: Hooks, agent: StartAgent, hook: str, variables: dict[str, str], path: str | None
+) -> None:
+    fake = agent(ALLOW)
+
+    hooks.run(hook, **JOB, SLURM_JOB_WORK_DIR="/home/ada", SLURM_JOB_NAME="llama", **variables)
+
+    assert json.loads(fake.questions[0])["job"].get("output") == path
+
+
 @pytest.mark.parametrize("name", ['quote " and \\', "tab\tbell\x07", "Ren\u00e9e", "newline\nhere"])
 def test_a_job_with_an_odd_name_is_asked_about_faithfully(hooks: Hooks, agent: StartAgent, name: str) -> None:
     fake = agent(ALLOW)
