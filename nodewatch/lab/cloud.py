@@ -144,9 +144,14 @@ class Cloud:
         for path, mode in ((munge, 0o700), (munge / "munge.key", 0o400)):
             os.chown(path, *self._plan.munge_ids)
             path.chmod(mode)
-        shutil.copytree(self._layout.etc_nodewatch, upper / "etc/nodewatch")
-        for path in (upper, upper / "etc", upper / "etc/nodewatch"):
-            path.chmod(0o755)
+        if not self._plan.plain:
+            shutil.copytree(self._layout.etc_nodewatch, upper / "etc/nodewatch")
+            (upper / "etc/nodewatch").chmod(0o755)
+        ssh = upper / "root/.ssh"
+        ssh.mkdir(parents=True)
+        shutil.copy(self._layout.ssh_key.with_suffix(".pub"), ssh / "authorized_keys")
+        for path, mode in ((upper, 0o755), (upper / "etc", 0o755), (upper / "root", 0o711), (ssh, 0o700)):
+            path.chmod(mode)
         building.rename(place)
 
     def _reboot(self, row: ec2.Instance) -> None:

@@ -17,6 +17,7 @@ from nodewatch.lab import inject as lab_inject
 from nodewatch.lab import machine, preflight, status
 from nodewatch.lab import up as lab_up
 from nodewatch.lab.errors import LabError
+from nodewatch.lab.inventory import inventory
 from nodewatch.lab.layout import AWS_ENVIRONMENT, CLOUD_NETNS, MARK_VARIABLE, Layout, layout_from
 from nodewatch.lab.mirror import MIRROR_VARIABLE
 from nodewatch.lab.network import NETNS_DIR
@@ -128,6 +129,15 @@ def logs(layout: Layout, where: str, unit: str | None, lines: int) -> NoReturn:
                 asked = ["journalctl", "--no-pager", "-n", str(lines), *(["-u", unit] if unit else [])]
                 command = machine.entering(found, asked)
         sys.exit(through(command, env=os.environ | {MARK_VARIABLE: str(layout.root)}))
+
+
+@lab.command(name="inventory")
+@click.pass_obj
+def print_inventory(layout: Layout) -> None:
+    """Print an Ansible inventory of the machines, for `lab exec cloud -- ansible-playbook -i FILE site.yml`."""
+    with one_sentence():
+        preflight.require_root()
+        click.echo(json.dumps(inventory(layout), indent=1))
 
 
 @lab.command()

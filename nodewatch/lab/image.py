@@ -18,14 +18,14 @@ from nodewatch.lab.process import run
 SUITE = "trixie"
 BASE_PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "iproute2", "procps", "python3", "munge", "libmunge2", "slurmd", "slurm-client",
-    "slurmctld",
+    "slurmctld", "openssh-server",
 )  # fmt: skip
 BUILDER_PACKAGES = ("gcc", "make", "libc6-dev", "libslurm-dev")
 # Units that only cost boot time or memory in a machine with no disk, console or network of its own to look after.
 MASKED_UNITS = (
     "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "fstrim.timer", "console-getty.service",
     "getty@tty1.service", "getty.target", "systemd-networkd.service",
-    "systemd-tmpfiles-clean.timer", "systemd-pcrphase.service", "systemd-firstboot.service",
+    "systemd-tmpfiles-clean.timer", "systemd-pcrphase.service", "systemd-firstboot.service", "ssh.service",
 )  # fmt: skip
 BASE_FILES = {
     "user-data.service": "etc/systemd/system/nodewatch-lab-user-data.service",
@@ -39,7 +39,7 @@ BASE_FILES = {
 }
 LAB_USER = "ada"
 LAB_USER_UID = 1000
-BASE_REVISION = "3"
+BASE_REVISION = "4"
 
 Say = Callable[[str], None]
 
@@ -218,13 +218,17 @@ def _build_base(tree: Path, mirror: str, log: Path) -> None:
     wants = units / "multi-user.target.wants"
     wants.mkdir(exist_ok=True)
     (wants / "nodewatch-lab-user-data.service").symlink_to("/etc/systemd/system/nodewatch-lab-user-data.service")
+    # Started by a connection: a machine to which nobody logs in runs no sshd.
+    sockets = units / "sockets.target.wants"
+    sockets.mkdir(exist_ok=True)
+    (sockets / "ssh.socket").unlink(missing_ok=True)
+    (sockets / "ssh.socket").symlink_to("/usr/lib/systemd/system/ssh.socket")
     for unit in MASKED_UNITS:
         (units / unit).unlink(missing_ok=True)
         (units / unit).symlink_to("/dev/null")
     # A training environment may lie below /root on the host; jobs of ordinary users have to pass through.
     (tree / "root").chmod(0o711)
     (tree / "fsx").mkdir()
-    (tree / "etc/nodewatch").mkdir()
     (tree / "etc/slurm").mkdir(exist_ok=True)
     # Names come from the hosts file alone: without this an unknown one is asked of a DNS server that is not there, and
     # Slurm waits for it, five seconds a name.

@@ -72,6 +72,11 @@ class Layout:
         return self.run / "etc-nodewatch"
 
     @property
+    def ssh_key(self) -> Path:
+        """The private key with which root is let into every machine; its public half lies beside it."""
+        return self.run / "ssh" / "id_ed25519"
+
+    @property
     def munge_key(self) -> Path:
         return self.run / "munge.key"
 

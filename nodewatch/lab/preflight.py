@@ -14,6 +14,7 @@ TOOLS = {
     "systemd-nspawn": "systemd-container",
     "ip": "iproute2",
     "nsenter": "util-linux",
+    "ssh-keygen": "openssh-client",
     "unshare": "util-linux",
     "mount": "mount",
 }

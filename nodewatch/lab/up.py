@@ -20,7 +20,7 @@ from nodewatch.lab.hosts import write_hosts
 from nodewatch.lab.layout import CLOUD_NETNS, MARK_VARIABLE, Layout
 from nodewatch.lab.mirror import find_mirror
 from nodewatch.lab.plan import Plan, save
-from nodewatch.lab.process import tail
+from nodewatch.lab.process import run, tail
 from nodewatch.lab.slurm import Shape, write_nodewatch_config, write_slurm_config
 from nodewatch.lab.training import copy_training_code, training_binds
 
@@ -115,6 +115,8 @@ def _prepare_run(layout: Layout, shape: Shape, layers: list[Path], binds: list[s
     layout.fsx.chmod(0o1777)
     layout.munge_key.write_bytes(secrets.token_bytes(128))
     layout.munge_key.chmod(0o400)
+    layout.ssh_key.parent.mkdir(mode=0o700)
+    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "nodewatch-lab", "-f", layout.ssh_key], deadline_s=20)
     write_slurm_config(layout, shape, installed)
     write_nodewatch_config(layout, shape)
     # The names that the cloud is about to give out: slurmctld, which boots first, looks all of them up at once.
