@@ -25,7 +25,7 @@ BUILDER_PACKAGES = ("gcc", "make", "libc6-dev", "libslurm-dev")
 MASKED_UNITS = (
     "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "fstrim.timer", "console-getty.service",
     "getty@tty1.service", "getty.target", "systemd-networkd.service",
-    "systemd-tmpfiles-clean.timer", "systemd-pcrphase.service", "systemd-firstboot.service", "ssh.service",
+    "systemd-tmpfiles-clean.timer", "systemd-pcrphase.service", "systemd-firstboot.service",
 )  # fmt: skip
 BASE_FILES = {
     "user-data.service": "etc/systemd/system/nodewatch-lab-user-data.service",
@@ -218,7 +218,8 @@ def _build_base(tree: Path, mirror: str, log: Path) -> None:
     wants = units / "multi-user.target.wants"
     wants.mkdir(exist_ok=True)
     (wants / "nodewatch-lab-user-data.service").symlink_to("/etc/systemd/system/nodewatch-lab-user-data.service")
-    # Started by a connection: a machine to which nobody logs in runs no sshd.
+    # Started by the first connection: a machine to which nobody logs in runs no sshd.
+    (wants / "ssh.service").unlink(missing_ok=True)
     sockets = units / "sockets.target.wants"
     sockets.mkdir(exist_ok=True)
     (sockets / "ssh.socket").unlink(missing_ok=True)

@@ -1,6 +1,7 @@
-"""The layer with the product: the packages that packaging/ builds, installed as on any node."""
+"""The layer with the product: the packages that packaging/ builds, installed by the playbook that a site runs."""
 
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -9,14 +10,12 @@ from pathlib import Path
 
 from nodewatch.lab import image
 from nodewatch.lab.errors import LabError
-from nodewatch.lab.layout import Layout
+from nodewatch.lab.layout import Layout, file_of
 from nodewatch.lab.process import run
 
 PACKAGES = ("nodewatch-agent", "nodewatch-controller", "nodewatch-hooks", "nodewatch-spank-slurm24.11")
 BUILD_DEADLINE_S = 600.0
-# Where the packages leave what a site copies into its Slurm configuration.
-SLURM_LINES = "usr/share/doc/nodewatch-hooks/examples/slurm.conf"
-PLUGSTACK = "etc/slurm/plugstack.conf.d"
+PLAY_DEADLINE_S = 600.0
 
 
 def build_packages(layout: Layout, checkout: Path, say: Callable[[str], None]) -> Path:
@@ -62,28 +61,89 @@ def find_packages(directory: Path) -> list[Path]:
     return found
 
 
-def ensure_product(layout: Layout, packages: list[Path], say: Callable[[str], None]) -> Path:
-    """Install the packages into a layer if that has not been done for exactly these files."""
-    digest = hashlib.sha256(image.base_image(layout).name.encode())
-    for package in packages:
-        digest.update(package.read_bytes())
+def ensure_product(layout: Layout, packages: list[Path], checkout: Path, say: Callable[[str], None]) -> Path:
+    """Roll the packages out into a layer, if that has not been done for exactly these files, roles and slurm.conf.
+
+    The layer's /etc/slurm/slurm.conf is the lab's template with nodewatch's block in it.
+    """
+    conf = file_of("files/slurm.conf").read_text()
+    playbooks = checkout / "ansible"
+    roles = sorted(path for path in playbooks.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    if not (playbooks / "site.yml").is_file():
+        raise LabError(
+            f"{playbooks} has no site.yml to install nodewatch with: run the lab from a checkout, or use lab up --plain"
+        )
+    digest = hashlib.sha256(image.base_image(layout).name.encode() + conf.encode())
+    for path in [*packages, *roles]:
+        digest.update(path.read_bytes())
     tree = layout.images / f"product-{digest.hexdigest()[:12]}"
     if tree.is_dir():
         return tree
-    say(f"installing {len(packages)} packages into the machines' image")
+    say(f"rolling {len(packages)} packages out into the machines' image, by ansible/site.yml")
 
     def build(upper: Path) -> None:
-        inbox = upper / "var/cache/nodewatch-lab"
-        inbox.mkdir(parents=True)
-        for parent in (upper / "var", upper / "var/cache"):
+        slurm = upper / "etc/slurm"
+        slurm.mkdir(parents=True)
+        for parent in (upper / "etc", slurm):
             parent.chmod(0o755)
-        for package in packages:
-            shutil.copy(package, inbox / package.name)
-        names = [f"/var/cache/nodewatch-lab/{package.name}" for package in packages]
-        log = layout.images / "build.log"
-        image.in_layer(layout, [image.base_image(layout)], upper, ["dpkg", "-i", *names], deadline_s=300, log=log)
-        shutil.rmtree(inbox)
+        (slurm / "slurm.conf").write_text(conf)
+        scratch = layout.images / f".building-rollout-{os.getpid()}"
+        (scratch / "packages").mkdir(parents=True)
+        try:
+            for package in packages:
+                shutil.copy(package, scratch / "packages" / package.name)
+            (scratch / "hosts.json").write_text(json.dumps(_hosts(scratch / "packages")))
+            settings = {
+                "ANSIBLE_CONFIG": playbooks / "ansible.cfg",
+                "ANSIBLE_LOCAL_TEMP": scratch / "tmp",
+                "ANSIBLE_NOCOLOR": "1",
+                "HOME": scratch,
+            }
+            play = [
+                sys.executable,
+                "-m",
+                "ansible",
+                "playbook",
+                "-i",
+                str(scratch / "hosts.json"),
+                str(playbooks / "site.yml"),
+            ]
+            image.in_layer(
+                layout, [image.base_image(layout)], upper,
+                ["env", *(f"{name}={value}" for name, value in settings.items()), *play, "-e", "nodewatch_tree={root}"],
+                deadline_s=PLAY_DEADLINE_S, log=layout.images / "build.log", chroot=False,
+            )  # fmt: skip
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        # The machines' own configuration is the lab's to write, machine by machine.
+        for name in ("agent.toml", "controller.toml"):
+            (upper / "etc/nodewatch" / name).unlink()
+        shutil.rmtree(upper / "root/.ansible", ignore_errors=True)
 
     image.with_temporary(tree, build)
     image.prune(tree, "product-*")
     return tree
+
+
+def _hosts(packages: Path) -> dict[str, object]:
+    """An inventory of one machine that is head and node at once: every machine of the lab has every package."""
+    here: dict[str, object] = {"hosts": {"image": {}}}
+    nobody: dict[str, object] = {"hosts": {}}
+    return {
+        "all": {
+            "vars": {
+                "ansible_connection": "tree",
+                "ansible_python_interpreter": "/usr/bin/python3",
+                "nodewatch_packages_dir": str(packages),
+                "nodewatch_booted": False,
+                "nodewatch_controller": {"groups": [{"name": "gpu", "nodes": ["n1"], "partition": "train"}]},
+            },
+            "children": {
+                "nodewatch_head": here,
+                "nodewatch_compute": here,
+                "nodewatch_login": nobody,
+                "nodewatch_fsx": nobody,
+                "nodewatch_monitor": nobody,
+            },
+        }
+    }

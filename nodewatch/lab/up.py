@@ -74,7 +74,7 @@ def bring_up(
         installed = None
         if not shape.plain:
             directory = packages or product.build_packages(layout, checkout(), say)
-            installed = product.ensure_product(layout, product.find_packages(directory), say)
+            installed = product.ensure_product(layout, product.find_packages(directory), checkout(), say)
             layers.insert(0, installed)
         binds = [f"--bind-ro={layout.hosts}:/etc/hosts", f"--bind={layout.fsx}:/fsx", *training_binds(base)]
         _prepare_run(layout, shape, layers, binds, installed)

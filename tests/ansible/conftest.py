@@ -115,8 +115,6 @@ class Cluster:
             "HOME": str(self.place),
             "LC_ALL": "C.UTF-8",
             "ANSIBLE_CONFIG": str(ANSIBLE / "ansible.cfg"),
-            "ANSIBLE_CONNECTION_PLUGINS": str(Path(__file__).parent / "connection_plugins"),
-            "ANSIBLE_PIPELINING": "1",
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_LOCAL_TEMP": str(self.place / "tmp"),
         }
@@ -139,7 +137,7 @@ class Cluster:
         def host(name: str) -> dict[str, object]:
             agent = {"controller_url": "http://head:9410"}
             port = {"metrics_port": self.agents[name].port} if name in self.agents else {}
-            return {"test_tree": str(self.trees[name].root), "nodewatch_agent": {**agent, **port}}
+            return {"nodewatch_tree": str(self.trees[name].root), "nodewatch_agent": {**agent, **port}}
 
         return {
             "all": {
@@ -149,6 +147,8 @@ class Cluster:
                     "nodewatch_packages_dir": str(self.packages),
                     "nodewatch_version": "1.0",
                     "nodewatch_booted": False,
+                    # The tests play the agents that it asks.
+                    "nodewatch_gate": True,
                     "nodewatch_plugin": False,
                     "nodewatch_slurm_conf_on_nodes": "copied",
                     "nodewatch_gate_timeout_s": 2,
@@ -185,8 +185,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     trees = {}
     for name in ("head", *NODES):
         trees[name] = Tree(base=base, place=place / name).make()
-        # The rehearsal's images have it; a site's machine has not.
-        trees[name].run("rmdir /etc/nodewatch")
         site = trees[name].upper / "opt/site"
         site.mkdir(parents=True)
         for program in ("prolog", "health"):

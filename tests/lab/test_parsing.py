@@ -14,7 +14,7 @@ from nodewatch.lab.mirror import debian_archive, find_mirror, parse_deb822, pars
 from nodewatch.lab.network import mac_of, port_of
 from nodewatch.lab.preflight import cgroup2_mount
 from nodewatch.lab.product import PACKAGES, find_packages
-from nodewatch.lab.slurm import Shape, merged, write_nodewatch_config, write_slurm_config
+from nodewatch.lab.slurm import Shape, write_nodewatch_config, write_slurm_config
 
 DEBIAN = "ID=debian\nVERSION_CODENAME=bookworm\n"
 DEB822 = """\
@@ -161,17 +161,6 @@ def test_a_hardware_line_that_is_not_understood_is_named() -> None:
 def test_a_gpu_that_does_not_exist_is_refused() -> None:
     with pytest.raises(LabError, match="no GPU 8"):
         hardware.bus_id(8)
-
-
-def test_lines_of_the_packages_replace_ours_and_parameters_are_joined() -> None:
-    ours = "ClusterName=nwlab\nReturnToService=0\nSchedulerParameters=bf_interval=2\n"
-    theirs = "# why\nReturnToService=1\nSchedulerParameters=nohold_on_prolog_fail\nProlog=/p\n"
-    lines = merged(ours, theirs).splitlines()
-    assert "ReturnToService=1" in lines
-    assert "ReturnToService=0" not in lines
-    assert "SchedulerParameters=nohold_on_prolog_fail,bf_interval=2" in lines
-    assert lines[0] == "ClusterName=nwlab"
-    assert "Prolog=/p" in lines
 
 
 def test_a_plain_cluster_has_no_trace_of_nodewatch_in_slurm_conf(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_it_is_rolled_out_beside_running_jobs(site: Site) -> None:
 
     assert run.code == 0, run.output
     status = json.loads(lab("exec", "head", "--", "nodewatch", "status", "--json").stdout)
-    assert {node["name"]: node["health"] for node in status["nodes"]} == dict.fromkeys(NODES, "healthy")
+    assert {node["node"]: node["health"] for node in status["nodes"]} == dict.fromkeys(NODES, "healthy")
     # What the site had is still run, and ours beside it.
     begun = len(on("n1", "cat", "/opt/site/prologs").split())
     eventually(lambda: len(on("n1", "cat", "/opt/site/prologs").split()) > begun, "the site's prolog runs on")

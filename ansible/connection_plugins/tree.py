@@ -12,12 +12,12 @@ from ansible.plugins.connection import ConnectionBase
 
 DOCUMENTATION = """
 name: tree
-short_description: chroot into the tree of a test's machine
-description: The tree is an overlay that the test has mounted.
+short_description: chroot into the tree of a machine
+description: The tree is an overlay that is mounted already.
 options:
   tree:
     description: The directory.
-    vars: [{name: test_tree}]
+    vars: [{name: nodewatch_tree}]
     required: true
 """
 
@@ -32,7 +32,7 @@ class Connection(ConnectionBase):
         self._connected = True
         return self
 
-    def exec_command(self, cmd, in_data=None, sudoable=False):
+    def exec_command(self, cmd, in_data=None, sudoable=False):  # noqa: ARG002 (Ansible passes it)
         """Run a shell command in the tree."""
         tree = self.get_option("tree")
         enter = f"mount -t proc proc {shlex.quote(tree)}/proc && exec chroot {shlex.quote(tree)} /bin/sh -c {shlex.quote(cmd)}"
