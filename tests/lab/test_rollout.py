@@ -150,7 +150,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         inventory.write_text(lab("inventory").stdout)
         (place / "long").write_text(LONG)
         job = on("head", "sbatch", "--parsable", "-N5", "--ntasks-per-node=1", "-o", "/fsx/long.out", text=LONG)
-        on("head", "sbatch", "--parsable", "--array=1-200%2", "-n1", "-o", "/dev/null", text=SHORT)
+        on("head", "sbatch", "--parsable", "--array=1-1000%2", "-n1", "-o", "/dev/null", text=SHORT)
         eventually(
             lambda: all((LAYOUT.fsx / f"long.{name}").exists() for name in NODES), "the long job runs everywhere"
         )
