@@ -193,7 +193,8 @@ def _of_slurm(known: Evidence, code: int, signs: tuple[Told, ...]) -> Blame | No
 
 def _of_nodes(known: Evidence, signs: tuple[Told, ...]) -> Blame | None:
     """What Slurm and the agents say of its nodes, where no fault was found on them."""
-    if known.down:
+    lead = next((sign for sign in signs if sign.sign.proves != "follow_on"), None)
+    if known.down and not (lead is not None and _is_never_hardware(lead)):
         why = f"Slurm has given up {', '.join(known.down[:3])}"
         return Blame(cause=Cause.INFRASTRUCTURE, why=why, evidence=_lines(signs), node=known.down[0])
     if known.gpu_held and any(found.sign.name == "cuda_oom" for found in signs):

@@ -130,7 +130,7 @@ class Scene:
             case=case,
             witness=job.witness,
             unseen=tuple(n for n in whole.nodes if not _cleared(n, ended_at, self.snapshot, self.rules, self.now)),
-            down=tuple(n for n in whole.nodes if n in listed and (listed[n].is_down or not listed[n].is_responding)),
+            down=tuple(n for n in whole.nodes if n in listed and listed[n].is_down),
             gpu_held=next((name for name in whole.nodes if _has_held_gpu(name, self.snapshot)), ""),
             was_preempted=preempted_at is not None and preempted_at >= job.started_at,
             hang=hang.text if hang is not None else "",
