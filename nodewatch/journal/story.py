@@ -9,6 +9,8 @@ from typing import Any
 from nodewatch.model import actions as act
 from nodewatch.model.records import Record
 
+_STEPS = (("first_step", "it began at"), ("last_step", "got to"), ("checkpoint_step", "its newest checkpoint is of"))
+
 
 def sentences(records: Iterable[Record], *, node: str | None = None, job_id: int | None = None) -> list[dict[str, Any]]:
     """`{"at", "text"}` for each record about `node` or `job_id`, in order; a repeated sentence stands once in a row."""
@@ -18,6 +20,11 @@ def sentences(records: Iterable[Record], *, node: str | None = None, job_id: int
         if text and (not told or told[-1]["text"] != text):
             told.append({"at": record.at, "text": text})
     return told
+
+
+def words_about(subject: str) -> tuple[str, ...]:
+    """Texts of which each record about a node or job has one, whatever it is: what has none is not read for its story."""
+    return (subject, '"kind":"paused"', '"kind":"resumed"')
 
 
 def _about_node(record: Record, node: str | None) -> str | None:
@@ -84,6 +91,8 @@ def _about_job(record: Record, job_id: int | None) -> str | None:
             return f"hangs: {data['hang']['text']}"
         case "hang_over" if data["job_id"] == job_id:
             return "makes steps again"
+        case "job_witness" if data.get("job_id") == job_id:
+            return _witness(data)
         case "judged" if data["job_id"] == job_id:
             return f"judged {data['cause']}: {data['text']}"
         case "done" if data["action"].get("job_id") == job_id:
@@ -116,6 +125,14 @@ def _verdict(verdict: Mapping[str, Any]) -> str:
     ]
     told = f"the agent says {verdict['state']}"
     return f"{told}: {'; '.join(findings)}" if findings else told
+
+
+def _witness(data: Mapping[str, Any]) -> str:
+    lines = data.get("lines")
+    told = f"{len(lines)} lines of its output tell of its end" if isinstance(lines, list) else ""
+    told = told or f"its output could not be read: {data.get('unread') or 'no reason was given'}"
+    steps = [f"{word} step {data[name]}" for name, word in _STEPS if isinstance(data.get(name), int)]
+    return f"{told}{'; ' if steps else ''}{', '.join(steps)}"
 
 
 def _failures(data: Mapping[str, Any]) -> str:

@@ -89,6 +89,16 @@ def test_about_a_node(kind: str, data: dict[str, Any], text: str) -> None:
             "started again (run 2) on n[1-3], without --auto-resume",
         ),
         ("job_ended", {"job_id": 17, "restart_count": 1, "exit_code": "1:0"}, "run 2 ended with exit code 1:0"),
+        (
+            "job_witness",
+            {"job_id": 17, "lines": ["a", "b"], "last_step": 130, "checkpoint_step": 100},
+            "2 lines of its output tell of its end; got to step 130, its newest checkpoint is of step 100",
+        ),
+        (
+            "job_witness",
+            {"job_id": 17, "lines": None, "unread": "/o: Permission denied"},
+            "its output could not be read: /o: Permission denied",
+        ),
         ("judged", {"job_id": 17, "cause": "hardware", "text": "n2 failed"}, "judged hardware: n2 failed"),
         ("done", {"key": "k", "action": REQUEUE, "result": {}}, "done: requeue job 17: n2 failed: restart 1 of 3"),
         ("failed", {"key": REQUEUE["key"], "error": "refused"}, "failed: refused"),
