@@ -5,8 +5,10 @@ and after each tick (nodewatch/testing/safety.py); what more must hold stands he
 """
 
 import os
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -51,7 +53,27 @@ REFUSALS = st.sampled_from(
     ["UnauthorizedOperation", "InternalError", "InsufficientInstanceCapacity", "RequestLimitExceeded"]
 )
 SLURM_CALLS = ["drain", "mark_down", "resume", "requeue", "expedite", "set_address", "reboot", "reserve", "unreserve"]
+_DECISIONS = frozenset({"case", "judged", "intended", "done", "failed"})
 EC2_CALLS = ["launch", "launch_fleet", "replace_in_asg", "terminate", "quarantine", "reboot", "console", "report"]
+
+
+PAUSES = st.sampled_from([(0, 1.0), (1, 1.0), (2, 1.0), (5, 1.0), (30, 5.0), (120, 20.0), (400, 40.0)])
+"""What passes after each event, in seconds, and how long a step of it is: nothing, a moment, or a boot and its checks."""
+
+
+def event(**drawn: Any) -> Callable[[Callable[..., None]], Any]:
+    """A rule after which time passes: a history in which nobody reacts shows nothing."""
+
+    def decorate(happen: Callable[..., None]) -> Any:
+        def and_time_passes(self: "Histories", pause: tuple[int, float], **values: Any) -> None:
+            happen(self, **values)
+            self.world.run(seconds=pause[0], step_s=pause[1])
+
+        and_time_passes.__name__ = happen.__name__
+        and_time_passes.__doc__ = happen.__doc__
+        return rule(pause=PAUSES, **drawn)(and_time_passes)
+
+    return decorate
 
 
 class Histories(RuleBasedStateMachine):
@@ -98,6 +120,8 @@ class Histories(RuleBasedStateMachine):
                 sweep_every_s=900.0 if sweeps else 0.0,
             ),
         )
+        for mark in ("default", "2", None):
+            self.world.submit(nodes=1, auto_resume=mark)
         self.world.run(seconds=2)
         self.done: set[str] = set()
         self.looked_at = 0
@@ -105,72 +129,65 @@ class Histories(RuleBasedStateMachine):
 
     # -- time, faults and machines ------------------------------------------------------------------------------------
 
-    @rule(seconds=st.integers(1, 90))
-    def time_passes(self, seconds: int) -> None:
-        self.world.run(seconds=seconds)
-
-    @rule(seconds=st.sampled_from([-30.0, 600.0]))
+    @event(seconds=st.sampled_from([-30.0, 600.0]))
     def the_clock_is_set(self, seconds: float) -> None:
         self.world.clock.advance(seconds)
 
-    @rule(node=NODES, fault=FAULTS)
+    @event(node=NODES, fault=FAULTS)
     def a_fault_is_found(self, node: str, fault: tuple[str, Severity, Remedy]) -> None:
-        name, severity, remedy = fault
-        self.world.node(node).reports(name, severity, remedy)
-        if severity >= Severity.DEGRADED:
-            self.told.add((node, name))
+        self._reports(node, *fault)
 
-    @rule(nodes=st.sets(NODES, min_size=3), fault=FAULTS)
+    @event(nodes=st.sets(NODES, min_size=3), fault=FAULTS)
     def a_fault_shows_on_many_nodes(self, nodes: set[str], fault: tuple[str, Severity, Remedy]) -> None:
         for node in sorted(nodes):
-            self.a_fault_is_found(node, fault)
+            self._reports(node, *fault)
 
-    @rule(node=NODES)
+    @event(node=NODES)
     def a_check_cannot_tell(self, node: str) -> None:
         self.world.node(node).cannot_tell("gpu_lost")
 
-    @rule(node=NODES)
+    @event(node=NODES)
     def a_fault_goes_away(self, node: str) -> None:
         self.world.node(node).recovers()
 
-    @rule(node=NODES)
+    @event(node=NODES)
     def a_machine_stops_dead(self, node: str) -> None:
         self.world.node(node).crashes()
 
-    @rule(node=NODES)
+    @event(node=NODES)
     def a_machine_reboots_by_itself(self, node: str) -> None:
         self.world.node(node).reboots()
 
-    @rule(node=NODES)
+    @event(node=NODES)
     def somebody_ends_a_machine(self, node: str) -> None:
         self.world.ec2.ends(self.world.node(node).instance_id)
 
-    @rule(node=NODES, fault=st.sampled_from(["ec2.system_impaired", "ec2.instance_impaired"]))
+    @event(node=NODES, fault=st.sampled_from(["ec2.system_impaired", "ec2.instance_impaired"]))
     def ec2_says_something_of_a_machine(self, node: str, fault: str) -> None:
         instance, now = self.world.node(node).instance_id, self.world.clock()
         finding = Finding(fault=fault, subject=instance, severity=Severity.FATAL, remedy=Remedy.REPLACE)
         self.world.cloud[instance] = (StandingFinding(finding=finding, first_at=now, last_at=now),)
         self.told.add((node, fault))
 
-    @rule(works=st.sampled_from([True, False, None]), survives=st.booleans())
+    @event(works=st.sampled_from([True, False, None]), survives=st.booleans())
     def small_repairs_work_or_not(self, works: bool | None, survives: bool) -> None:
         self.world.reset_works, self.world.survives_reboot = works, survives
 
-    @rule(slurm=st.booleans(), ec2=st.booleans())
+    @event(slurm=st.booleans(), ec2=st.booleans())
     def machines_come_back_from_reboots_or_not(self, slurm: bool, ec2: bool) -> None:
         self.world.slurm_reboots, self.world.ec2_reboots = slurm, ec2
 
-    @rule(passed=st.sampled_from([True, False, None]))
+    @event(passed=st.sampled_from([True, False, None]))
     def new_machines_are_good_or_bad(self, passed: bool | None) -> None:
         self.world.next_deep_checks = passed
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
 
-    @rule(nodes=st.integers(1, 4), mark=st.sampled_from([None, "default", "0", "2", "off"]))
+    @event(nodes=st.integers(1, 4), mark=st.sampled_from([None, "default", "0", "2", "off"]))
     def a_job_is_submitted(self, nodes: int, mark: str | None) -> None:
         self.world.submit(nodes=nodes, auto_resume=mark)
 
-    @rule(data=st.data(), state=st.sampled_from([("FAILED", 1), ("COMPLETED", 0), ("CANCELLED", 0), ("NODE_FAIL", 0)]))
+    @event(data=st.data(), state=st.sampled_from([("FAILED", 1), ("COMPLETED", 0), ("CANCELLED", 0), ("NODE_FAIL", 0)]))
     def a_job_ends(self, data: st.DataObject, state: tuple[str, int]) -> None:
         running = sorted(job.job_id for job in self.world.slurm.job_table.values() if job.is_running)
         if running:
@@ -178,41 +195,41 @@ class Histories(RuleBasedStateMachine):
 
     # -- operators ----------------------------------------------------------------------------------------------------
 
-    @rule(node=NODES, state=st.sampled_from(["drain", "down", "resume"]), reason=REASONS)
+    @event(node=NODES, state=st.sampled_from(["drain", "down", "resume"]), reason=REASONS)
     def an_operator_interferes(self, node: str, state: str, reason: str) -> None:
         self.world.slurm.operator(node, state, "" if state == "resume" else reason)
 
-    @rule(node=NODES, verb=st.sampled_from(["replace", "reboot", "drain", "return"]), force=st.booleans())
+    @event(node=NODES, verb=st.sampled_from(["replace", "reboot", "drain", "return"]), force=st.booleans())
     def an_operator_asks(self, node: str, verb: str, force: bool) -> None:
         self._asks(ask="verb", verb=verb, nodes=[node], force=force)
 
-    @rule(scope=st.sampled_from([[], ["partition:train"], ["node:n1", "node:n2"]]), ends=st.booleans())
+    @event(scope=st.sampled_from([[], ["partition:train"], ["node:n1", "node:n2"]]), ends=st.booleans())
     def an_operator_pauses(self, scope: list[str], ends: bool) -> None:
         self._asks(ask="resume" if ends else "pause", scopes=scope, seconds=300)
 
-    @rule(nodes=st.sets(NODES, min_size=1), suite=st.sampled_from(["deep", "quick"]))
+    @event(nodes=st.sets(NODES, min_size=1), suite=st.sampled_from(["deep", "quick"]))
     def an_operator_has_nodes_checked(self, nodes: set[str], suite: str) -> None:
         self._asks(ask="check", nodes=sorted(nodes), suite=suite)
 
-    @rule(nodes=st.sets(NODES, min_size=2))
+    @event(nodes=st.sets(NODES, min_size=2))
     def an_operator_has_pairs_tested(self, nodes: set[str]) -> None:
         self._asks(ask="check_pairs", nodes=sorted(nodes))
 
     # -- outages, refusals and lost words -----------------------------------------------------------------------------
 
-    @rule(outage=st.booleans())
+    @event(outage=st.booleans())
     def slurm_comes_and_goes(self, outage: bool) -> None:
         self.world.slurm.outage = outage
 
-    @rule(outage=st.booleans(), no_capacity=st.booleans())
+    @event(outage=st.booleans(), no_capacity=st.booleans())
     def ec2_comes_and_goes(self, outage: bool, no_capacity: bool) -> None:
         self.world.ec2.outage, self.world.ec2.no_capacity = outage, no_capacity
 
-    @rule(source=st.sampled_from(["launch_template", "spot", "asg:workers"]), code=st.one_of(st.none(), REFUSALS))
+    @event(source=st.sampled_from(["launch_template", "spot", "asg:workers"]), code=st.one_of(st.none(), REFUSALS))
     def ec2_refuses_a_source(self, source: str, code: str | None) -> None:
         self.world.ec2.refuses = {} if code is None else {source: code}
 
-    @rule(lag=st.booleans(), slow=st.booleans(), launched=st.booleans())
+    @event(lag=st.booleans(), slow=st.booleans(), launched=st.booleans())
     def ec2_lags(self, lag: bool, slow: bool, launched: bool) -> None:
         self.world.ec2.lag, self.world.ec2.end_takes_time, self.world.ec2.asg_has_launched = lag, slow, launched
         if not lag:
@@ -220,46 +237,46 @@ class Histories(RuleBasedStateMachine):
         if not slow:
             self._machines_end()
 
-    @rule(refused=st.sampled_from(["drain", "resume", "requeue", "expedite", "address", "down", "reboot", "reserve"]))
+    @event(refused=st.sampled_from(["drain", "resume", "requeue", "expedite", "address", "down", "reboot", "reserve"]))
     def slurm_refuses_something_once(self, refused: str) -> None:
         self.world.slurm.refuse = [refused]
 
-    @rule(call=st.sampled_from(SLURM_CALLS))
+    @event(call=st.sampled_from(SLURM_CALLS))
     def slurm_does_something_and_its_answer_is_lost(self, call: str) -> None:
         self.world.slurm_link.loses = [call]
 
-    @rule(call=st.sampled_from(EC2_CALLS))
+    @event(call=st.sampled_from(EC2_CALLS))
     def ec2_does_something_and_its_answer_is_lost(self, call: str) -> None:
         self.world.ec2_link.loses = [call]
 
-    @rule(duplicated=st.booleans())
+    @event(duplicated=st.booleans())
     def events_arrive_more_than_once(self, duplicated: bool) -> None:
         self.world.drop_events = duplicated
 
-    @rule(node=NODES)
+    @event(node=NODES)
     def events_of_an_agent_are_lost(self, node: str) -> None:
         self.world.node(node).forgets()
 
-    @rule(come=st.sampled_from(["once", "twice", "late", "never"]))
+    @event(come=st.sampled_from(["once", "twice", "late", "never"]))
     def hooks_come(self, come: str) -> None:
         self.world.hooks_come = come
 
     # -- the controller -----------------------------------------------------------------------------------------------
 
-    @rule()
+    @event()
     def the_controller_is_killed(self) -> None:
         self.world.restart_controller()
 
-    @rule(records=st.integers(1, 12), after=st.booleans())
+    @event(records=st.integers(1, 12), after=st.booleans())
     def the_controller_will_be_killed(self, records: int, after: bool) -> None:
         """Just before or after one of its next records: between what it intends, does, and writes down."""
         self.world.journal.kills_at, self.world.journal.kills_after = len(self.world.journal.records) + records, after
 
-    @rule(always=st.booleans())
+    @event(always=st.booleans())
     def the_controller_is_killed_after_every_single_action(self, always: bool) -> None:
         self.world.journal.kills_after_actions = always
 
-    @rule(seconds=st.integers(1, 20))
+    @event(seconds=st.integers(1, 20))
     def the_disk_is_full(self, seconds: int) -> None:
         """The controller stops; it is started again and again, and works when there is room."""
         self.world.journal.full = True
@@ -315,7 +332,7 @@ class Histories(RuleBasedStateMachine):
             return
         world = self.world
         self._everything_works()
-        world.run(minutes=120, step_s=20.0)
+        self._comes_to_rest()
         self.no_action_is_carried_out_twice()
         ledger = world.engine.ledger
         assert fold(Ledger(), world.journal.records) == ledger, "the memory is not what the journal says"
@@ -339,6 +356,22 @@ class Histories(RuleBasedStateMachine):
             questions.answer(question, 0)
         except Killed:
             world.restart_controller()
+
+    def _reports(self, node: str, fault: str, severity: Severity, remedy: Remedy) -> None:
+        self.world.node(node).reports(fault, severity, remedy)
+        if severity >= Severity.DEGRADED:
+            self.told.add((node, fault))
+
+    def _comes_to_rest(self) -> None:
+        """Two hours pass, or as long as it takes until nothing is open, or nothing has been done for forty minutes."""
+        quiet_min = 0
+        for _ in range(12):
+            before = len(self.world.journal.records)
+            self.world.run(minutes=10, step_s=20.0)
+            is_quiet = not any(record.kind in _DECISIONS for record in self.world.journal.records[before:])
+            quiet_min = quiet_min + 10 if is_quiet else 0
+            if quiet_min >= 40 or (is_quiet and not self.world.engine.ledger.open_cases):
+                return
 
     def _follows_from_something(self, case: dict[str, Any]) -> None:
         """Unknown is never bad: a case is about what was told of its node, what its operators want, or a dead machine."""
@@ -389,5 +422,6 @@ settings.register_profile(
 settings.register_profile(
     "nightly", max_examples=10_000, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
-TestHistories = Histories.TestCase
-TestHistories.settings = settings.get_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+_PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci")
+TestHistories = pytest.mark.timeout(0 if _PROFILE == "nightly" else 900)(Histories.TestCase)
+TestHistories.settings = settings.get_profile(_PROFILE)
