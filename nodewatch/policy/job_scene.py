@@ -182,6 +182,8 @@ def ruling(
         return False, f"{found.why}, again after a retry, and no fault is known: not started again"
     if not is_batch:
         return False, f"{found.why}: not started again, as Slurm can put batch jobs (sbatch) alone back into the queue"
+    if job.requeues >= limit and by_slurm:
+        return False, f"{found.why}; all {limit} restarts are used up, and what Slurm does with it is Slurm's own"
     if job.requeues >= limit:
         return False, f"{found.why}, but all {limit} restarts are used up: not started again"
     if found.cause in (Cause.UNKNOWN, Cause.PROGRAM):

@@ -28,8 +28,9 @@ def in_queue(scene: Scene, seen: SlurmJob) -> JobDecision:
     if "EXPEDITING" in seen.states:
         # Before all others, on the nodes that Slurm keeps for it: a change of ours could only make it wait.
         return JobDecision()
-    if job.judged_cause == Cause.PREEMPTION.value and job.judged_restart == job.restart_count:
-        # Put before the others it would take its nodes back from the very job that was given them.
+    if job.judged_restart == job.restart_count and not job.restarts:
+        # Put back by Slurm, or by somebody's hand, and not for a fault that we would start it again for: its turn is its own.
+        # A preempted job put before the others would take its nodes back from the very job that was given them.
         return JobDecision()
     return _start_again(scene, seen)
 

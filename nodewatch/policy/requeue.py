@@ -54,7 +54,7 @@ def _while_it_runs(scene: Scene, seen: SlurmJob, case: Case | None) -> JobDecisi
         return JobDecision()
     failed = scene.job.failed_step
     if failed is not None and hang.step <= failed:
-        why = f"{hang.text}; it stood still at step {failed} before: the program's own fault"
+        why = f"{hang.text}; it stood still at step {failed} before: it hangs of itself (`scancel {seen.slurm_id}` ends it)"
         found = Blame(cause=Cause.PROGRAM, why=why, is_hopeless=True)
     else:
         cause = Cause.INFRASTRUCTURE if hang.node else Cause.UNKNOWN

@@ -234,3 +234,25 @@ def test_the_node_that_the_output_blames_is_avoided_while_others_are_free() -> N
     world.run(seconds=60)
     assert world.job(job).is_running
     assert bad not in world.job(job).nodes
+
+
+def test_slurms_own_requeue_beyond_the_budget_is_left_to_slurm() -> None:
+    world, job = world_with_job(auto_resume="0")
+    bad = world.job(job).nodes[0]
+    world.slurm.requeue(job)
+    world.node(bad).loses_gpu()
+    world.run(seconds=30)
+    assert world.story("expedite") == []
+    assert "all 0 restarts are used up, and what Slurm does with it is Slurm's own" in world.judged(job)
+
+
+def test_a_job_that_is_put_back_by_hand_after_its_program_failed_waits_for_its_turn() -> None:
+    world, job = world_with_job()
+    world.fails(job)
+    world.run(seconds=30)
+    assert world.engine.ledger.jobs[job].judged_cause == "program"
+    world.slurm.requeue(job)
+    world.run(seconds=30)
+    assert world.story("expedite") == []
+    world.run(minutes=2)
+    assert world.job(job).is_running
