@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,22 +13,95 @@ from typing import Any
 import click
 
 from nodewatch.cli.ask import DEFAULT_SOCKET, ask
+from nodewatch.cli.pause import seconds_of
+from nodewatch.config.controller import ControllerConfig, load_controller_config
+from nodewatch.errors import ChannelError, JournalError
+from nodewatch.journal.pieces import pieces, read_all
+from nodewatch.journal.story import sentences, words_about
+
+_CONFIG = Path("/etc/nodewatch/controller.toml")
+_TOLD_AFTER_S = 1.0
 
 
-@click.command(epilog="Examples: `nodewatch explain n2`, `nodewatch explain 17 --json`.")
+@click.command(
+    epilog="Examples: `nodewatch explain n2`, `nodewatch explain n2 --since 30d`, `nodewatch explain 17 --json`."
+)
 @click.argument("subject", metavar="NODE|JOB")
+@click.option(
+    "--since",
+    "span",
+    metavar="TIME",
+    help="Read the journal's older files too, back to so long ago: 12h, 30d. Needs to be allowed to read them.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The same as one JSON object.")
 @click.option("--socket", type=click.Path(path_type=Path), default=DEFAULT_SOCKET, show_default=True)
-def explain(subject: str, as_json: bool, socket: Path) -> None:
-    """What happened to a node or a job, what was done, what is held back, and why."""
-    answer = ask(socket, {"ask": "explain", "subject": subject})
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    default=_CONFIG,
+    show_default=True,
+    help="The controller's configuration, for where its journal is.",
+)
+@click.option("--state-dir", type=click.Path(path_type=Path), help="Read the journal in this directory instead.")
+def explain(subject: str, span: str | None, as_json: bool, socket: Path, config: Path, state_dir: Path | None) -> None:
+    """What happened to a node or a job, what was done, what is held back, and why.
+
+    The controller tells what it remembers, the last few thousand records. With --since the story is read from the journal, of
+    a node that is gone or without a controller too.
+    """
+    question = {"ask": "explain", "subject": subject}
+    if span is None:
+        answer = ask(socket, question)
+    else:
+        past = story_since(journal_of(config, state_dir), subject, time.time() - seconds_of(span))
+        try:
+            answer = {**ask(socket, question), "story": past, "remembered_since": None}
+        except ChannelError as error:
+            # Pauses of the whole cluster are of every node's story, and of one that never was.
+            if all(entry["text"].startswith("repairs were ") for entry in past):
+                raise
+            answer = {"kind": "past", "subject": subject, "now": None, "why": str(error), "story": past}
     click.echo(json.dumps(answer) if as_json else render(answer))
+
+
+def journal_of(config: Path, state_dir: Path | None) -> Path:
+    """The journal that the configuration names. Raises JournalError where there is none, or ConfigError."""
+    settings = load_controller_config(config) if config.exists() or config != _CONFIG else ControllerConfig()
+    journal = (state_dir or settings.state_dir) / settings.journal.name
+    if not pieces(journal):
+        raise JournalError(f"{journal} does not exist: name the controller's state directory with --state-dir")
+    return journal
+
+
+def story_since(journal: Path, subject: str, since: float) -> list[dict[str, Any]]:
+    """The story of a node or job from `since` (seconds since the epoch) on, in all files of the journal.
+
+    Raises JournalError.
+    """
+    began = time.monotonic()
+    is_terminal = sys.stderr.isatty()
+
+    def tell(place: int, count: int) -> None:
+        # Of a search that takes no time nothing is to be said.
+        if time.monotonic() - began >= _TOLD_AFTER_S:
+            line = f"reading file {place} of {count} of the journal"
+            click.echo(f"\r\033[K{line}" if is_terminal else line, err=True, nl=not is_terminal)
+
+    records = read_all(journal, holding=words_about(subject), since=since, tell=tell)
+    is_job = subject.isascii() and subject.isdigit() and len(subject) <= 18
+    lately = (record for record in records if record.at >= since)
+    told = sentences(lately, job_id=int(subject)) if is_job else sentences(lately, node=subject)
+    if is_terminal and time.monotonic() - began >= _TOLD_AFTER_S:
+        click.echo("\r\033[K", err=True, nl=False)
+    return told
 
 
 def render(answer: Mapping[str, Any]) -> str:
     """The answer as text."""
     now = answer["now"]
     lines = []
+    if answer["kind"] == "past":
+        return "\n".join([f"{answer['subject']}: its past alone ({answer['why']})", "", *_story(answer["story"])])
     if answer["kind"] == "node":
         spare = ", held as a warm spare" if now["is_spare"] else ""
         lines.append(
@@ -57,10 +132,19 @@ def render(answer: Mapping[str, Any]) -> str:
         lines += [f"  judged    {now['cause']}: {now['judged']}"] if now["judged"] else []
     lines += [f"  held      {why}" for why in now["held"]]
     lines.append("")
-    for entry in answer["story"]:
-        # A clock time, in the operator's own time zone.
-        stamp = datetime.fromtimestamp(entry["at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        lines.append(f"{stamp}  {entry['text']}")
-    if not answer["story"]:
+    lines += _story(answer["story"])
+    since = answer["remembered_since"]
+    if since is not None:
+        lines.append(f"before {_stamp(since)}: nodewatch explain {answer['subject']} --since 30d")
+    elif not answer["story"]:
         lines.append("nothing has happened to it since the journal began")
     return "\n".join(lines)
+
+
+def _story(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [f"{_stamp(entry['at'])}  {entry['text']}" for entry in entries]
+
+
+def _stamp(at: float) -> str:
+    """A clock time, in the operator's own time zone."""
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")

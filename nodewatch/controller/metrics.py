@@ -99,7 +99,9 @@ def _pair_tests(ledger: Ledger) -> Iterator[Metric]:
     """Of the pair tests that are remembered, the last few: one that is withdrawn is neither open nor ended."""
     tests = ledger.pair_tests.values()
     yield GaugeMetricFamily(
-        "nodewatch_pair_tests_open", "Pair tests that were asked for and not judged", value=sum(t.is_open for t in tests)
+        "nodewatch_pair_tests_open",
+        "Pair tests that were asked for and not judged",
+        value=sum(t.is_open for t in tests),
     )
     runs = GaugeMetricFamily("nodewatch_pair_tests_runs", "Runs of the remembered pair tests", labels=["result"])
     results = Counter(run.result for test in tests for run in test.runs)

@@ -51,7 +51,12 @@ def explain(
     records: Iterable[Record],
     now: float,
 ) -> dict[str, Any]:
-    """The story of one node or job as `nodewatch explain` shows it; `error` when it is neither."""
+    """The story of one node or job as `nodewatch explain` shows it; `error` when it is neither.
+
+    `remembered_since` is the time of the first of `records`, None where the journal has no older ones.
+    """
+    records = list(records)
+    since = records[0].at if records and records[0].number > 1 else None
     if subject.isascii() and subject.isdigit() and len(subject) <= 18:
         job_id = int(subject)
         if job_id not in ledger.jobs and job_id not in snapshot.jobs:
@@ -61,6 +66,7 @@ def explain(
             "subject": subject,
             "now": _job(job_id, snapshot, ledger, held, rules),
             "story": sentences(records, job_id=job_id),
+            "remembered_since": since,
         }
     if subject not in snapshot.nodes and subject not in snapshot.agents:
         return {"error": f"no node {subject!r} is known to Slurm or by its agent: `sinfo` lists the names"}
@@ -69,6 +75,7 @@ def explain(
         "subject": subject,
         "now": _node(subject, snapshot, ledger, held, rules, now),
         "story": sentences(records, node=subject),
+        "remembered_since": since,
     }
 
 

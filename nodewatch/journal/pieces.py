@@ -18,7 +18,7 @@ import os
 import re
 import zlib
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -116,12 +116,16 @@ def load_snapshot(path: Path) -> Snapshot:
         raise JournalError(f"{path} is no whole snapshot ({_what(error)})") from error
 
 
-def read(path: Path, kinds: Collection[str] | None = None) -> Iterator[Record]:
+def read(path: Path, kinds: Collection[str] | None = None, holding: Collection[str] | None = None) -> Iterator[Record]:
     """The records in the one file `path` in order, of `kinds` only if given; none when there is no file.
+
+    With `holding` records whose line has none of these texts may be left out unread, which is most of the time saved.
 
     A torn last line is left out. Raises JournalError naming file and line for anything else that is no record.
     """
     wanted = None if kinds is None else tuple(f'"kind":{json.dumps(kind)}'.encode() for kind in kinds)
+    if wanted is None and holding is not None:
+        wanted = tuple(text.encode() for text in holding)
     expected: int | None = None
     torn = 0
     index = 0
@@ -150,12 +154,19 @@ def read(path: Path, kinds: Collection[str] | None = None) -> Iterator[Record]:
 
 
 def read_all(
-    path: Path, *, after: int = 0, kinds: Collection[str] | None = None, since: float = 0.0
+    path: Path,
+    *,
+    after: int = 0,
+    kinds: Collection[str] | None = None,
+    holding: Collection[str] | None = None,
+    since: float = 0.0,
+    tell: Callable[[int, int], None] = lambda _place, _count: None,
 ) -> Iterator[Record]:
     """The records of the journal `path` in all its files, in order, those with numbers above `after` only.
 
     Files that were last written before `since` (seconds since the epoch) are left out, which gives some records too many
-    at the beginning. Raises JournalError where a file is damaged or missing between others.
+    at the beginning. `holding`: see `read`. `tell(place, count)` is called before each file. Raises JournalError where a
+    file is damaged or missing between others.
     """
     files = pieces(path)
     firsts = [piece.first if piece.first is not None else _first_number(piece.path) for piece in files]
@@ -166,12 +177,13 @@ def read_all(
         limit = firsts[place + 1] if place + 1 < len(files) else None
         if limit is not None and (limit <= after + 1 or _written_at(piece.path) < since):
             continue
-        if kinds is None and expected is not None and firsts[place] != expected:
+        tell(place + 1, len(files))
+        if kinds is None and holding is None and expected is not None and firsts[place] != expected:
             raise JournalError(
                 f"{piece.path} begins with record {firsts[place]} where {expected} follows: "
                 "a file of the journal is missing, restore it"
             )
-        for record in read(piece.path, kinds):
+        for record in read(piece.path, kinds, holding):
             if limit is not None and record.number >= limit:
                 _log.warning(
                     "%s: record %d and those after it were passed over: a controller wrote them that had been taken over from",
