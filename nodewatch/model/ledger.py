@@ -196,8 +196,6 @@ class KnownAgent:
     """UUIDs and serial numbers of its GPUs, empty where the agent gave none."""
     bootstrap: str = ""
     """Why its lifecycle script failed, empty where it did not say so."""
-    bootstrap: str = ""
-    """Why its lifecycle script failed, empty where it did not say so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
