@@ -11,6 +11,7 @@ from nodewatch.model.cluster import Snapshot
 from nodewatch.model.health import Severity
 from nodewatch.model.ledger import Case, Ledger, Rung, Step
 from nodewatch.policy import bootstrap, scheduled, wishes
+from nodewatch.policy.cluster_plan import LEAVING
 from nodewatch.policy.rules import Group, Rules
 from nodewatch.policy.verbs import FAMILY, asked
 
@@ -44,6 +45,9 @@ def foreign(case: Case, snapshot: Snapshot) -> str | None:
     node = snapshot.nodes.get(case.node)
     if node is None:
         return f"Slurm does not know {case.node}"
+    if node.reason.startswith(LEAVING):
+        # Ours by its reason, and no fault's: a repair would launch a machine for a name that has none any more.
+        return f"{case.node} is being taken out by `nodewatch cluster`: left alone"
     is_meant = case.family == FAMILY and (wishes.is_wished(case) or asked(node) is not None)
     if node.is_foreign and not is_meant:
         return f"{case.node} was taken out of service by somebody else ({node.reason or 'no reason given'}): left alone"

@@ -6,6 +6,7 @@ import pytest
 
 from nodewatch.errors import JournalError
 from nodewatch.model.health import Remedy, Severity
+from nodewatch.policy.cluster_plan import LEAVING
 from nodewatch.policy.rules import Rules
 from nodewatch.testing import World
 
@@ -36,6 +37,19 @@ def test_a_node_drained_by_somebody_else_is_left_alone_and_it_is_said() -> None:
     assert world.slurm_node("n2").reason == "bad fan, Ada"
     assert world.ec2.launched == []
     assert any("by somebody else (bad fan, Ada)" in why for why in world.reasons("n2"))
+
+
+def test_a_node_that_cluster_toml_takes_out_is_left_alone_and_it_is_said() -> None:
+    world = healthy_world()
+    world.slurm.operator("n2", "drain", LEAVING)
+    world.node("n2").loses_gpu()
+    world.run(minutes=5)
+    world.node("n2").crashes()
+    world.run(minutes=10)
+
+    assert world.slurm_node("n2").reason == LEAVING
+    assert world.story("drain", "mark_down", "reboot", "launch", "terminate", "return_to_service") == []
+    assert any("is being taken out by `nodewatch cluster`" in why for why in world.reasons("n2"))
 
 
 def test_an_operator_who_returns_a_node_has_the_last_word() -> None:
