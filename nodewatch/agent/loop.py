@@ -22,6 +22,7 @@ from nodewatch.agent.job_files import JobFiles
 from nodewatch.agent.job_witness import JobWitness
 from nodewatch.agent.metrics import Measurements
 from nodewatch.agent.progress import Progress
+from nodewatch.agent.retirement import Retirement
 from nodewatch.agent.runner import Cadence, run_check
 from nodewatch.agent.self_drain import SelfDrain
 from nodewatch.agent.spool import Spool
@@ -117,6 +118,7 @@ class Loop:
             steps=progress.last_step,
             tell=lambda content: self.emit("job_witness", content),
         )
+        self._retirement = Retirement()
         self._dumps = StackDumps(
             progress.ranks,
             command=stack_dump,
@@ -407,6 +409,8 @@ class Loop:
                 self._ask_reset(key, now)
             elif kind == "stack_dump":
                 self._dumps.ask(key, request.get("job"), now)
+            elif kind == "retire":
+                self._retirement.ask(now)
             elif kind == "forget":
                 self._forget(key, request.get("family"))
             else:

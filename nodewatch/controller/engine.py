@@ -193,7 +193,11 @@ class Engine:
         before = self._agents.get(node)
         if before is not None and self._is_stale(node, identity["instance_id"]):
             # The machine that was replaced may still be alive for a while: it must not speak for its successor.
-            return [event_id for event_id, _, _ in events], [], False
+            leave: list[dict[str, Any]] = []
+            if identity["instance_id"] in self.ledger.quarantined:
+                # It runs on, and its slurmd would register under the name that its successor bears.
+                leave = [{"kind": "retire", "key": f"retire:{identity['instance_id']}"}]
+            return [event_id for event_id, _, _ in events], leave, False
         self.heartbeats.take(node, message, now)
         validating = _validating(message.get("validation"))
         self._agents[node] = AgentView(

@@ -224,7 +224,8 @@ def test_quarantine_keeps_the_machine_and_takes_its_name() -> None:
     assert here.ec2.quarantined[old]["nodewatch:quarantined"].startswith("n2.gpu.")
     assert here.cases("n2")[0].step.value == "closed"
     spoke = {"node": "n2", "boot_id": "b", "instance_id": old, "events": [], "verdict": None}
-    here.engine.receive_agent(spoke)
+    _, asked, _ = here.engine.receive_agent(spoke)
+    assert [request["kind"] for request in asked] == ["retire"], "its slurmd must not register under the name"
     here.run(seconds=2)
     assert here.engine.snapshot.agents["n2"].instance_id == here.cases("n2")[0].new_instance
 
