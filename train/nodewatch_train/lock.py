@@ -39,7 +39,8 @@ _PATIENCE_S = 40.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """Who holds the lock: Slurm's `job` and its `restart` count (None and 0 outside of Slurm), and the process."""
+    """Who holds the lock: Slurm's `job` and its `restart` count (None and 0 outside of Slurm), and the process. `attempt`
+    counts the tries within one start (`supervise`)."""
 
     job: int | None
     restart: int
@@ -47,11 +48,13 @@ class Owner:
     boot_id: str
     pid: int
     token: str
+    attempt: int = 0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Owner":
         """This process."""
         job, restart = environment.get("SLURM_JOB_ID", ""), environment.get("SLURM_RESTART_COUNT", "")
+        attempt = environment.get("NODEWATCH_TRY", "")
         try:
             boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         except OSError:
@@ -63,7 +66,13 @@ class Owner:
             boot_id=boot_id,
             pid=os.getpid(),
             token=secrets.token_hex(8),
+            attempt=int(attempt) if attempt.isdecimal() else 0,
         )
+
+    @property
+    def start(self) -> tuple[int, int]:
+        """Which start of its job it is of."""
+        return self.restart, self.attempt
 
     def __str__(self) -> str:
         job = "a process outside of Slurm" if self.job is None else f"job {self.job} (start {self.restart + 1})"
@@ -152,7 +161,7 @@ class DirectoryLock:
             except BlockingIOError:
                 found = self._read()
                 ours = self._owner.job is not None and found.get("job") == self._owner.job
-                if ours and found.get("restart") != self._owner.restart and self._clock() - began < self._patience_s:
+                if ours and _start(found) != self._owner.start and self._clock() - began < self._patience_s:
                     self._sleep(0.1)  # our own last run, which is being killed
                     continue
                 raise self._refusal(found) from None
@@ -180,8 +189,8 @@ class DirectoryLock:
         mine = self._owner
         if lease.get("host") == mine.host:
             return True  # on this machine flock tells, and we hold it; or the machine was booted since
-        job, restart = lease.get("job"), lease.get("restart")
-        return mine.job is not None and job == mine.job and isinstance(restart, int) and restart < mine.restart
+        start = _start(lease)
+        return mine.job is not None and lease.get("job") == mine.job and start is not None and start < mine.start
 
     def _refusal(self, lease: Mapping[str, Any]) -> RefusedError:
         return RefusedError(
@@ -223,6 +232,11 @@ class DirectoryLock:
                 continue
             return lease if isinstance(lease, dict) else {}
         return {}
+
+
+def _start(lease: Mapping[str, Any]) -> tuple[int, int] | None:
+    restart, attempt = lease.get("restart"), lease.get("attempt", 0)
+    return (restart, attempt) if isinstance(restart, int) and isinstance(attempt, int) else None
 
 
 def _describe(lease: Mapping[str, Any]) -> str:
