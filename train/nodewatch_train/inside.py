@@ -162,6 +162,8 @@ def _split(hostlist: str) -> list[str]:
 def _expanded(part: str) -> list[str]:
     bracket = _BRACKET.search(part)
     if bracket is None:
+        if set(part) & set("[]"):
+            raise ValueError(f"{part[:80]!r} is no Slurm host list")
         return [part]
     found: list[str] = []
     for item in bracket[1].split(","):
