@@ -87,6 +87,8 @@ def ensure_product(layout: Layout, packages: list[Path], checkout: Path, say: Ca
         for parent in (upper / "etc", slurm):
             parent.chmod(0o755)
         (slurm / "slurm.conf").write_text(conf)
+        # The cluster's own, which holds nothing yet; Debian's in the base image has an include that a site may not have.
+        (slurm / "plugstack.conf").write_text("")
         scratch = layout.images / f".building-rollout-{os.getpid()}"
         (scratch / "packages").mkdir(parents=True)
         try:
