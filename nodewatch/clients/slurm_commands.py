@@ -61,6 +61,13 @@ class SlurmCommands:
         """See effects.perform.SlurmControl."""
         self._change("update", f"nodename={node}", "state=down", f"reason={reason}")
 
+    def set_reason(self, node: str, reason: str, *, was: str) -> None:
+        """See effects.perform.SlurmControl."""
+        # Slurm compares nothing itself: asked just before, what an operator typed since the last look is not written over.
+        known = self.nodes().get(node)
+        if known is not None and known.reason == was:
+            self._change("update", f"nodename={node}", f"reason={reason}")
+
     def resume(self, node: str) -> None:
         """See effects.perform.SlurmControl."""
         result = self._scontrol("update", f"nodename={node}", "state=resume")

@@ -93,6 +93,14 @@ class SlurmPyslurm:
             lambda: self._update(node, state="DOWN", reason=reason), lambda: self._commands.mark_down(node, reason)
         )
 
+    def set_reason(self, node: str, reason: str, *, was: str) -> None:
+        """See effects.perform.SlurmControl."""
+        known = self.nodes().get(node)
+        if known is not None and known.reason == was:
+            self._either(
+                lambda: self._update(node, reason=reason), lambda: self._commands.set_reason(node, reason, was=was)
+            )
+
     def resume(self, node: str) -> None:
         """See effects.perform.SlurmControl."""
         try:

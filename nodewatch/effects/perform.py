@@ -25,6 +25,9 @@ class SlurmControl(Protocol):
     def mark_down(self, node: str, reason: str) -> None:
         """Declare `node` down; Slurm ends or requeues what ran there."""
 
+    def set_reason(self, node: str, reason: str, *, was: str) -> None:
+        """Put `reason` in the place of the reason `was`, the node's state unchanged; nothing where that stands no more."""
+
     def resume(self, node: str) -> None:
         """Clear drain, fail and down."""
 
@@ -139,6 +142,8 @@ def perform(
             slurm.drain(node, reason)
         case act.MarkDown(node=node, reason=reason):
             slurm.mark_down(node, reason)
+        case act.AnswerReason(node=node, reason=reason, was=was):
+            slurm.set_reason(node, reason, was=was)
         case act.ReleaseSpare(node=node) | act.ReturnToService(node=node):
             slurm.resume(node)
         case act.Repoint(node=node, address=address):

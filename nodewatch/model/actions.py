@@ -27,6 +27,17 @@ class MarkDown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerReason:
+    """Write under an operator's words, where they stand, that they were not understood. The node's state stays."""
+
+    key: str
+    node: str
+    was: str
+    """The reason with the words: another one that was typed meanwhile is not written over."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HoldSpare:
     """Keep a healthy node out of service as a warm spare."""
 
@@ -230,6 +241,7 @@ class DeepCheck:
 Action = (
     Drain
     | MarkDown
+    | AnswerReason
     | HoldSpare
     | ReleaseSpare
     | Requeue
@@ -252,6 +264,7 @@ Action = (
 _KINDS: dict[str, Callable[..., Action]] = {
     "drain": Drain,
     "mark_down": MarkDown,
+    "answer_reason": AnswerReason,
     "hold_spare": HoldSpare,
     "release_spare": ReleaseSpare,
     "requeue": Requeue,
@@ -316,6 +329,8 @@ def describe(action: Action) -> str:
             return f"drain {node} ({reason})"
         case MarkDown(node=node):
             return f"mark {node} down, it does not answer"
+        case AnswerReason(node=node, was=was):
+            return f"answer what was typed as the reason of {node} ({was.strip()})"
         case HoldSpare(node=node):
             return f"hold {node} as a warm spare"
         case ReleaseSpare(node=node, stands_in_for=broken):

@@ -25,6 +25,7 @@ from nodewatch.policy import (
     scheduled,
     spares,
     turned_away,
+    unclear,
     verbs,
     wishes,
 )
@@ -47,10 +48,12 @@ def plan(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Plan:
     faults = _faults(snapshot, ledger, rules, now)
     held: list[Held] = []
     cases: dict[str, Case] = {case.case_id: case for case in ledger.open_cases}
-    for node in snapshot.with_reason:
-        unclear = None if node.is_ours else verbs.misunderstood(node)
-        if unclear is not None:
-            held.append(Held(subject=node.name, why=unclear))
+    answers: list[act.Action] = []
+    for item in unclear.look(snapshot, ledger, rules, now):
+        if isinstance(item, Held):
+            held.append(item)
+        else:
+            answers.append(item)
     _update_open(cases, faults, rules, now)
     _open_new(cases, faults, snapshot, ledger, rules, now, held)
     # A storm is told by when and where cases were opened, which nothing below changes: once for each family is enough.
@@ -75,11 +78,12 @@ def plan(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Plan:
     actions += [a for a in wishes.actions(ledger, snapshot) if due(a, ledger, rules, now)]
     actions += [a for a in spares.top_up(snapshot, ledger, rules, now) if due(a, ledger, rules, now)]
     open_now = [case for case in cases.values() if case.is_open]
-    for item in turned_away.returns(open_now, {node for node, _ in faults}, snapshot, ledger, rules, now):
-        if isinstance(item, Held):
-            held.append(item)
-        elif due(item, ledger, rules, now):
-            actions.append(item)
+    for told in turned_away.returns(open_now, {node for node, _ in faults}, snapshot, ledger, rules, now):
+        if isinstance(told, Held):
+            held.append(told)
+        elif due(told, ledger, rules, now):
+            actions.append(told)
+    actions += answers
     checks = deep_checks.wanted(snapshot, ledger, cases.values(), rules, now)
     actions += checks.by_itself
     held += checks.held

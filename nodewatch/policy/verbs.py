@@ -1,7 +1,7 @@
 """What an operator asks for in a node's reason: `scontrol update node=X state=fail reason="Action:Replace"`.
 
 The words are HyperPod's. There they must match to the letter and are ignored in silence otherwise (field notes 6.2); here case,
-blanks and a final full stop do not matter, and what is not understood is answered.
+blanks and a final full stop do not matter, and what is not understood is answered (policy/unclear.py).
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from nodewatch.model.ledger import Rung
 
 FAMILY = "operator"
 """The fault family of what operators ask for: no finding clears it, and the node's being theirs does not stand against it."""
+
+NOT_UNDERSTOOD = "[nodewatch: not understood; type Action:Replace or Action:Reboot]"
+"""Written behind an operator's words. It must never begin a reason: the node would be taken for ours."""
 
 _ASKED = re.compile(r"\s*action\s*:\s*(replace|reboot)\s*\.?\s*", re.IGNORECASE)
 _MEANT = re.compile(r"\s*action\b|\s*(replace|reboot)\b", re.IGNORECASE)
@@ -31,6 +34,16 @@ def misunderstood(node: SlurmNode) -> str | None:
     if not (node.is_out or node.is_down) or asked(node) is not None or not _MEANT.match(node.reason):
         return None
     return (
-        f'the reason "{node.reason}" is not understood, nothing is done: write reason="Action:Replace" or '
+        f'the reason "{_words(node)}" is not understood, nothing is done: write reason="Action:Replace" or '
         'reason="Action:Reboot"'
     )
+
+
+def is_answered(node: SlurmNode) -> bool:
+    """Whether our answer stands in the reason already."""
+    return NOT_UNDERSTOOD in node.reason
+
+
+def _words(node: SlurmNode) -> str:
+    """The reason as the operator typed it, without our answer."""
+    return node.reason.partition(NOT_UNDERSTOOD)[0].rstrip() if is_answered(node) else node.reason

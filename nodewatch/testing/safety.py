@@ -32,6 +32,9 @@ class Safety:
         world = self._world
         known = world.slurm.node_table[node]
         cases = [case for case in world.cases(node) if case.is_open]
+        if verb == "reason":
+            self._only_an_answer(known)
+            return
         self._only_what_is_ours(verb, known, cases)
         assert not (world.slurm.outage and verb in ("launch", "terminate")), f"{verb} {node} on half a picture"
         is_lost = any(case.family == "node" or is_forced(case) for case in cases)
@@ -56,6 +59,15 @@ class Safety:
             or asked(known) is not None
             or (launched and verb in ("terminate", "address"))
         ), f"{verb} {known.name}, which somebody else took out of service ({known.reason})"
+
+    def _only_an_answer(self, known: SlurmNode) -> None:
+        """Somebody else's words are written over with themselves and an answer, once."""
+        action = self._announced_last()
+        assert known.is_foreign, f"{known.name} has the reason {known.reason}, to which nobody waits for an answer"
+        assert action["action"] == "answer_reason"
+        assert "[nodewatch:" not in known.reason, f"{known.name} is answered twice: {action['reason']}"
+        assert asked(known) is None, f"{known.name} is answered although its words are plain: {known.reason}"
+        assert known.reason.strip().lower().startswith("action"), f"nobody asked us: {known.reason}"
 
     def _only_what_passed_its_checks(self, node: str, cases: list[Case]) -> None:
         """Unknown is never good: only a plain pass of the deep checks lets a machine back."""

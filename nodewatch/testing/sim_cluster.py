@@ -123,6 +123,12 @@ class SimSlurm:
         if job_id is not None:
             self._requeue(self.job_table[job_id], "0:0")
 
+    def set_reason(self, node: str, reason: str, *, was: str) -> None:
+        """See effects.perform.SlurmControl."""
+        if self.node_table[node].reason == was:
+            self._touch("reason", node, reason)
+            self._with(node, reason=reason)
+
     def resume(self, node: str) -> None:
         """See effects.perform.SlurmControl."""
         self._touch("resume", node, "")

@@ -32,6 +32,8 @@ class FakeSlurm:
         self.calls: list[str] = []
         self.watch: Callable[[str, str], None] = lambda _verb, _node: None
         """Called with (verb, node) just before a node is changed."""
+        self.before_reason: Callable[[str], None] = lambda _node: None
+        """Called with the node before its reason is compared: what an operator does at that moment."""
         self.started: list[tuple[int, int, tuple[str, ...]]] = []
         """(job id, restart count, nodes) for each start since the list was last emptied by the world."""
         self.ended: list[tuple[int, int, str]] = []
@@ -154,6 +156,14 @@ class FakeSlurm:
         for job in [j for j in self.job_table.values() if j.is_running and node in j.nodes]:
             self.ended.append((job.job_id, job.restart_count, "0:0"))
             self._back_to_queue(job)
+
+    def set_reason(self, node: str, reason: str, *, was: str) -> None:
+        """See effects.perform.SlurmControl."""
+        self._call(f"reason {node}")
+        self.before_reason(node)
+        if self.node_table[node].reason == was:
+            self.watch("reason", node)
+            self._set(node, set(), reason)
 
     def resume(self, node: str) -> None:
         """See effects.perform.SlurmControl."""

@@ -49,6 +49,7 @@ def test_there_is_something_to_compare() -> None:
         "jobs",
         "drain",
         "mark_down",
+        "set_reason",
         "resume",
         "set_address",
         "reboot",

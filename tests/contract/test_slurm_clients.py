@@ -158,6 +158,19 @@ def test_a_node_is_changed(client: AnySlurm, cluster: Any, a_node: Make) -> None
     assert client.nodes()["n2"].is_idle, "the other node was not touched"
 
 
+def test_a_reason_is_written_over_while_it_is_the_one_that_was_read(
+    client: AnySlurm, cluster: Any, a_node: Make
+) -> None:
+    cluster.set(nodes=[a_node("n1", "MIXED", "DRAIN", reason="Action:Replce"), a_node("n2", "IDLE", "FAIL")])
+    before = client.nodes()
+    client.set_reason("n1", "Action:Replce [nodewatch: a = b; c]", was="Action:Replce")
+    client.set_reason("n1", "too late", was="Action:Replce")
+    client.set_reason("n9", "nobody", was="")
+    after = client.nodes()
+    assert after["n1"].reason == "Action:Replce [nodewatch: a = b; c]"
+    assert (after["n1"].states, after["n2"]) == (before["n1"].states, before["n2"])
+
+
 def test_a_node_in_service_need_not_be_resumed(client: AnySlurm, cluster: Any, a_node: Make) -> None:
     cluster.set(nodes=[a_node("n1", "MIXED")])
     client.resume("n1")

@@ -41,6 +41,7 @@ class Cluster:
 ACTIONS: list[act.Action] = [
     act.Drain(key="k", node="n1", reason=REASON),
     act.MarkDown(key="k", node="n1", reason=REASON),
+    act.AnswerReason(key="k", node="n1", was="", reason="Action:Replce [nodewatch: ...]"),
     act.HoldSpare(key="k", node="n2", reason="nodewatch: spare"),
     act.ReleaseSpare(key="k", node="n2", stands_in_for="n1"),
     act.Requeue(key="k", job_id=1, node="n1", cause="hardware", reason="n1 failed"),
@@ -127,6 +128,7 @@ def test_what_slurm_is_told() -> None:
     assert cluster.slurm.calls == [
         "drain n1",
         "down n1",
+        "reason n1",
         "drain n2",
         "resume n2",
         "reserve nodewatch-1-0",

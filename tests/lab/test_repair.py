@@ -293,9 +293,11 @@ def test_an_operators_words_replace_a_machine_and_those_not_understood_are_answe
         head("scontrol", "update", f"nodename={node}", "state=fail", f"reason={reason}")
 
     fail(first, "Action:Repalce")
-    eventually(lambda: "is not understood, nothing is done" in held().get(first, ""), "it is answered")
+    answer = "Action:Repalce [nodewatch: not understood; type Action:Replace or Action:Reboot]"
+    eventually(lambda: slurm(first)[1] == answer, "it is answered where it was typed")
+    assert "is not understood, nothing is done" in held()[first]
     assert 'write reason="Action:Replace"' in explain(first)
-    assert done_since(calm) == []
+    assert [(each["action"], each["node"]) for each in done_since(calm)] == [("answer_reason", first)]
     fail(first, "Action:Replace")
     fail(second, "action: replace.")
     eventually(lambda: len(done_since(calm, "hold_spare", "return_to_service")) == 2, "both are back", REPAIR_S)

@@ -57,7 +57,7 @@ def test_each_action_has_its_own_word() -> None:
 def build(kind: Any) -> act.Action:
     values = {"key": "k", "node": "n", "reason": "r", "job_id": 1, "name": "x", "nodes": (), "minutes": 1, "ours": ()}
     values |= {"stands_in_for": "b", "cause": "unknown", "priority": 1, "exclude": (), "comment": "", "address": "a"}
-    values |= {"launch_template": "t", "instance_id": "i", "suite": "deep", "why": "sweep"}
+    values |= {"launch_template": "t", "instance_id": "i", "was": "w", "suite": "deep", "why": "sweep"}
     values |= {"case_id": "c", "bucket": "b", "reason_code": "other", "text": "t"}
     action: act.Action = kind(**{name: values[name] for name in kind.__dataclass_fields__ if name in values})
     return action
