@@ -22,8 +22,8 @@ _MOST_BYTES = 255
 _AGAIN_S = 3600.0
 """The same words, typed again on the same node, are answered again in another hour. Ours: a Slurm that does not keep the
 answer is asked so often at most."""
-_TO_US = re.compile(r"\s*action(?:\s*[:;=]|[\s_-]*re\w*\W*\Z)", re.IGNORECASE)
-"""`Action: Replce`, `action=reboot`, `Action replace`; not `action needed: PSU of rack 7`."""
+_TO_US = re.compile(r"\s*action(?:\s*[:;=]|[\s_-]*re(?:pl|pa|b|se|st))", re.IGNORECASE)
+"""`Action: Replce`, `action=reboot`, `Action replace please`; not `action required: PSU of rack 7`."""
 
 
 def look(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Iterator[AnswerReason | Held]:

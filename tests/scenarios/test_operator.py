@@ -52,7 +52,7 @@ ANSWER = "[nodewatch: not understood; type Action:Replace or Action:Reboot]"
 
 @pytest.mark.parametrize("state", ["drain", "down"])
 @pytest.mark.parametrize(
-    "reason", ["Action: Replce", "action:restart", "Action replace", "ACTION=REBOOT", "Action:Replace n3 too"]
+    "reason", ["Action: Replce", "action:restart", "Action replace please", "ACTION=REBOOT", "Action:Replace n3 too"]
 )
 def test_words_that_seem_to_be_for_us_are_answered_once_where_they_were_typed(reason: str, state: str) -> None:
     world = World(nodes=4, spares=0)

@@ -52,7 +52,8 @@ CAPACITY = st.sampled_from(
 REFUSALS = st.sampled_from(
     ["UnauthorizedOperation", "InternalError", "InsufficientInstanceCapacity", "RequestLimitExceeded"]
 )
-SLURM_CALLS = ["drain", "mark_down", "resume", "requeue", "expedite", "set_address", "reboot", "reserve", "unreserve"]
+SLURM_CALLS = ["drain", "mark_down", "set_reason", "resume", "requeue", "expedite", "set_address", "reboot"]
+SLURM_CALLS += ["reserve", "unreserve"]
 _DECISIONS = frozenset({"case", "judged", "intended", "done", "failed"})
 EC2_CALLS = ["launch", "launch_fleet", "replace_in_asg", "terminate", "quarantine", "reboot", "console", "report"]
 
