@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nodewatch.model import auto_resume
@@ -19,10 +21,13 @@ from nodewatch.model.hostlist import expand
 from nodewatch.sensors.child import Child, Ended
 
 _LOG = logging.getLogger(__name__)
-COMMAND = (sys.executable, "-P", "-m", "nodewatch.sensors.job_output")
-"""-P: the directory that the agent was started in is no place to import from."""
+_START = "import sys; sys.path[:] = sys.argv[1:-1]; from nodewatch.sensors.job_output import main; sys.exit(main(sys.argv[-1]))"
+COMMAND = (sys.executable, "-I", "-S", "-c", _START, *(entry for entry in sys.path if entry))
+"""The same modules as ours, found the same way: the package's lie where no Python looks by itself."""
 DEADLINE_S = 10.0
 """Of reading; the controller waits 15 s after a job's end before it judges without (Rules.attribution_wait_s)."""
+_BECOMES = 1 << 5 | 1 << 6 | 1 << 7
+"""CAP_KILL, CAP_SETGID, CAP_SETUID, as linux/capability.h numbers them."""
 _MOST_CHILDREN = 32
 _MOST_KNOWN = 256
 _MOST_OUTPUT = 16384
@@ -51,6 +56,24 @@ class _Reading:
     child: Child
     is_size: bool
     last_step: int | None = None
+
+
+def as_user(uid: int, status: Path = Path("/proc/self/status")) -> tuple[str, ...]:
+    """What is put before a command that is to run as `uid`; nothing where this process may become him, or need not.
+
+    The agent's unit has given those capabilities up, so systemd starts the reader: with none, and nothing to write to.
+    """
+    if os.geteuid() != 0 or uid == 0:
+        return ()
+    held = next((line.split()[1] for line in status.read_text().splitlines() if line.startswith("CapEff:")), "0")
+    if int(held, 16) & _BECOMES == _BECOMES:
+        return ()
+    return (
+        "systemd-run", "--pipe", "--wait", "--quiet", "--collect", f"--uid={uid}",
+        # Longer than the reader's deadline: the agent cannot end what is not its own, so systemd does.
+        f"--property=RuntimeMaxSec={DEADLINE_S + 5:g}", "--property=MemoryMax=256M", "--property=TasksMax=8",
+        "--property=ProtectSystem=strict", "--property=NoNewPrivileges=yes", "--",
+    )  # fmt: skip
 
 
 class JobWitness:
@@ -156,7 +179,8 @@ class JobWitness:
             _LOG.warning("what job %s left behind is not read: %d others are being read", job_id, len(self._running))
             return
         try:
-            child = Child([*self._command, json.dumps(question)], now=now)
+            command = [*as_user(question["uid"]), *self._command, json.dumps(question)]
+            child = Child(command, now=now)
         except OSError as error:
             _LOG.warning("what job %s left behind cannot be read: %s", job_id, error)
             return

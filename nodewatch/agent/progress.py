@@ -18,8 +18,8 @@ from nodewatch.sensors.heartbeats import HeartbeatFiles
 _LOG = logging.getLogger(__name__)
 LOOK_S = 2.0
 TELL_S = 5.0
-"""A message carries the heartbeats so often at most: at 2,000 nodes of 8 ranks the controller takes 0.5 s of a processor for all of
-them (measured)."""
+"""A message carries the heartbeats so often at most: at 2,000 nodes of 8 ranks the controller takes 0.5 s of a processor
+for all of them (measured)."""
 REPEAT_S = 30.0
 """And so often at least, changed or not: a controller that was started anew knows of a hung job by then."""
 STALE_S = 30.0

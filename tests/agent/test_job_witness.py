@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from nodewatch.agent import job_witness
 from nodewatch.agent.job_witness import JobWitness
 
@@ -143,3 +145,18 @@ def test_an_answer_is_bounded() -> None:
     desk.witness.ended(job(output="/nowhere"), time.monotonic())
     desk.until(lambda: desk.told)
     assert len(json.dumps(desk.told[0])) < 16384
+
+
+@pytest.mark.parametrize(
+    ("held", "asks_systemd"),
+    [("000001ffffffffff", False), ("000001ffffffff1f", True), ("00000000000000e0", False), ("0000000000000000", True)],
+)
+def test_an_agent_that_may_become_nobody_has_systemd_start_the_reader(
+    tmp_path: Path, held: str, asks_systemd: bool
+) -> None:
+    status = tmp_path / "status"
+    status.write_text(f"Name:\tpython3\nCapPrm:\t{held}\nCapEff:\t{held}\n")
+    prefix = job_witness.as_user(1000, status)
+    assert (prefix[:1] == ("systemd-run",)) is (asks_systemd and os.geteuid() == 0)
+    assert ("--uid=1000" in prefix) is bool(prefix)
+    assert job_witness.as_user(0, status) == ()
