@@ -188,7 +188,7 @@ def test_a_bad_hook_message_is_refused_before_it_is_written(bad: dict[str, Any])
 
 
 def test_reasons_are_written_when_they_change_and_not_when_they_count_down() -> None:
-    world = World(nodes=4, spares=0, rules=Rules(mode="act", max_out_share=1.0))
+    world = World(nodes=4, spares=0, rules=Rules(mode="act", max_out_share=1.0, shared_settle_s=30))
     world.run(seconds=3)
     world.node("n2").reports("filesystem.hung", Severity.DEGRADED, Remedy.HUMAN, "/fsx")
     before = len(world.journal.records)
