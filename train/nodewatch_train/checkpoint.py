@@ -4,59 +4,29 @@ Every rank takes part: each writes its share, flushes and hashes it; rank 0 comm
 the model, the optimiser, the step, the position in the data, and each rank's random state.
 """
 
-import hashlib
 import os
 import shutil
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from nodewatch_train import manifest
-from nodewatch_train.copies import Copy, newest_copy
+from nodewatch_train.choice import RESUME_FROM, Choice, choose, say
+from nodewatch_train.copies import Copy
 from nodewatch_train.lock import DirectoryLock, Owner
-from nodewatch_train.manifest import CheckpointError, FileEntry, Manifest, RefusedError
+from nodewatch_train.manifest import CheckpointError, FileEntry, Manifest
 from nodewatch_train.packing import pack, unpack
+from nodewatch_train.parts import DataPosition, Saved, Stateful, fingerprint, overlapping
 from nodewatch_train.randomness import random_state, set_random_state
+from nodewatch_train.together import Together
 
-RESUME_FROM = "NODEWATCH_RESUME_FROM"
-"""Environment variable: the checkpoint that the controller verified for this start."""
-
-_T = TypeVar("_T")
-
-
-class DataPosition(Protocol):
-    """Where the run stands in its data: the same on every rank. The state must be JSON values."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-class Stateful(Protocol):
-    """A part of the run that is the same on every rank, such as a learning-rate schedule. The state may hold tensors."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Saved:
-    """A committed checkpoint of `step`: its directory's name, how long the save took, and how long training stood still."""
-
-    name: str
-    step: int
-    seconds: float
-    held_seconds: float
+__all__ = ["RESUME_FROM", "Checkpointer", "DataPosition", "Saved", "Stateful", "fingerprint"]
 
 
 class Checkpointer:
@@ -69,6 +39,7 @@ class Checkpointer:
     dataloader with workers; it is restored only at the same number of ranks. keep: how many verified checkpoints stay.
     copies: where committed checkpoints are copied to as well, and fetched from when none here verifies.
     overlap: copy parameters and optimiser state while the next step's forward and backward pass run (`staging`).
+    local: where each background save goes first, on the nodes themselves (`tiers`); from there it goes on to the directory.
     threads: files that a rank writes at a time. io_timeout bounds a save or a verification, which on a large model
     takes far longer than a step's collectives may.
     """
@@ -84,6 +55,7 @@ class Checkpointer:
         rank_state: Mapping[str, Stateful] | None = None,
         keep: int = 3,
         copies: Sequence[Copy] = (),
+        local: Any = None,
         overlap: bool = True,
         threads: int = 2,
         io_timeout: timedelta = timedelta(minutes=30),
@@ -98,15 +70,21 @@ class Checkpointer:
         self._rank_state = dict(rank_state or {})
         self._keep = keep
         self._copies = copies
-        self._later = frozenset(_overlapping(model)) if overlap else frozenset[str]()
+        self._later = frozenset(overlapping(model)) if overlap else frozenset[str]()
         self._threads = threads
         self._trusted: set[str] = set()
         self._fingerprint = fingerprint(model)
-        self._rank = dist.get_rank() if dist.is_initialized() else 0
-        self._world_size = dist.get_world_size() if dist.is_initialized() else 1
-        # A group of its own: on the default one a long verification on rank 0 would time the waiting ranks out, NCCL
-        # carries no Python objects, and a save in the background must not mix with the training's collectives.
-        self._group = dist.new_group(backend="gloo", timeout=io_timeout) if dist.is_initialized() else None
+        self._all = Together.made(io_timeout)
+        self._shares: Any = None
+        if local is not None:
+            from nodewatch_train.tiers import Shares
+
+            self._shares = Shares(local, root=root, together=self._all)
+            self._flush_s = float(local.flush_s)
+            self._all_flushing = Together.made(io_timeout)
+            self._flusher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint-flush")
+        self._flush: Future[Saved] | None = None
+        self._flush_began = float("-inf")
         self._lock: DirectoryLock | None = None
         self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._running: Future[Saved] | None = None
@@ -123,20 +101,32 @@ class Checkpointer:
         each. Raises CheckpointError when the directory cannot be used, RefusedError when it belongs to another model
         or is being written by another job.
         """
-        chosen = self._on_rank_0(self._choose)
+        chosen = self._all.on_rank_0(self._choose)
+        if self._shares is not None and (chosen is None or not chosen.is_sent_back):
+            above = -1 if chosen is None else chosen.manifest.step
+            found = self._shares.newest(above=above, model=self._fingerprint)
+            if found is not None:
+                name = f"step-{found.manifest.step:08d}"
+                if self._all.rank == 0:
+                    say(f"{name} is read from the nodes' own storage")
+                reader = self._shares.reader(found)
+                self._load(Path(name), found.manifest, reader)
+                reader.close()
+                self.resumed_from = name
+                return int(found.manifest.step)
         if chosen is None:
             return 0
-        path, found = chosen
-        self._load(path, found)
-        self.resumed_from = path.name
-        self._trusted.add(path.name)
-        return found.step
+        self._load(chosen.path, chosen.manifest)
+        self.resumed_from = chosen.path.name
+        self._trusted.add(chosen.path.name)
+        return chosen.manifest.step
 
     def save(self, step: int) -> Saved:
-        """Save the run after `step` completed steps, on every rank, and prune the old checkpoints.
+        """Save the run after `step` completed steps into the directory, on every rank, and prune the old checkpoints.
 
         Raises CheckpointError on every rank when any of them could not write.
         """
+        self._await_flush()
         self._start(step, in_place=True)
         saved = self.wait()
         assert saved is not None
@@ -167,13 +157,18 @@ class Checkpointer:
         else:
             self._unstaged = staged.ready
         self._held = time.monotonic() - began
-        self._running = self._background.submit(self._save, step, state, staged, failed, extra, began)
+        self._running = self._background.submit(self._save, step, state, staged, failed, extra, began, in_place)
 
     def finished(self) -> Saved | None:
-        """The save that was begun, once, after it is committed; None while it runs. Raises what it failed with."""
-        if self._running is None or not self._running.done():
-            return None
-        return self.wait()
+        """The save that was begun, once, after it is committed; None while it runs. Raises what it failed with.
+
+        With `local`, twice: once it stands on the nodes, and, of those that go on, once it stands in the directory.
+        """
+        if self._running is not None and self._running.done():
+            return self.wait()
+        if self._flush is not None and self._flush.done():
+            return self._await_flush()
+        return None
 
     def wait(self) -> Saved | None:
         """Wait for the save that was begun, and return it; None when there is none that was not told yet."""
@@ -184,10 +179,17 @@ class Checkpointer:
         """Wait for the last save, and let the next job have the directory."""
         try:
             self.wait()
+            self._await_flush()
         finally:
             self._background.shutdown()
+            if self._shares is not None:
+                self._flusher.shutdown()
             if self._lock is not None:
                 self._lock.release()
+
+    def _await_flush(self) -> Saved | None:
+        flush, self._flush = self._flush, None
+        return None if flush is None else flush.result()
 
     def _await_copy(self) -> None:
         """Before the optimiser changes anything: let the copy of what it changes end."""
@@ -197,7 +199,14 @@ class Checkpointer:
             self._held += time.monotonic() - began
 
     def _save(
-        self, step: int, state: Any, staged: Any, failed: CheckpointError | None, extra: dict[str, Any], began: float
+        self,
+        step: int,
+        state: Any,
+        staged: Any,
+        failed: CheckpointError | None,
+        extra: dict[str, Any],
+        began: float,
+        in_place: bool,
     ) -> Saved:
         """In the background, on every rank."""
         if staged is not None:
@@ -205,21 +214,64 @@ class Checkpointer:
                 staged.finish()
             except CheckpointError as error:
                 failed = error
-        self._agree(failed)
-        tmp = self._on_rank_0(lambda: self._begin(step))
+        self._all.agree(failed)
+        if self._shares is not None and not in_place:
+            saved = self._save_shares(step, state, staged, extra, began)
+            if saved is not None:
+                return saved
+        tmp = self._all.on_rank_0(lambda: self._begin(step))
         described = self._write(tmp, state, staged)
-
-        def commit() -> str:
-            self._locked().check()
-            done = manifest.commit(tmp, step, world_size=self._world_size, extra=extra, described=described)
-            self._trusted.add(done.name)
-            for copy in self._copies:
-                copy.put(done)
-            manifest.prune(self._root, self._keep, trusted=self._trusted, up_to=step)
-            return done.name
-
-        name = self._on_rank_0(commit)
+        together = {name: entry for share in self._all.gather(described) for name, entry in share.items()}
+        name = self._all.on_rank_0(lambda: self._commit(tmp, step, extra, together))
         return Saved(name=name, step=step, seconds=time.monotonic() - began, held_seconds=self._held)
+
+    def _commit(self, tmp: Path, step: int, extra: dict[str, Any], described: Mapping[str, FileEntry]) -> str:
+        """On rank 0, once all ranks have written."""
+        self._locked().check()
+        done = manifest.commit(tmp, step, world_size=self._all.world_size, extra=extra, described=described)
+        self._trusted.add(done.name)
+        for copy in self._copies:
+            copy.put(done)
+        manifest.prune(self._root, self._keep, trusted=self._trusted, up_to=step)
+        return done.name
+
+    def _save_shares(self, step: int, state: Any, staged: Any, extra: dict[str, Any], began: float) -> Saved | None:
+        """Into the nodes' own storage, and on from there; None where that takes no more, and the directory has to."""
+        self._all.on_rank_0(lambda: self._locked().check())
+        try:
+            tmp = self._all.each(lambda: self._shares.begin(step))[self._all.rank]
+            described = self._write(tmp, state, staged)
+            path = self._shares.commit(tmp, step, extra, described)
+        except CheckpointError as error:
+            if self._all.rank == 0:
+                say(f"step {step} goes to {self._root} at once: {error}")
+            return None
+        saved = Saved(
+            name=path.name, step=step, seconds=time.monotonic() - began, held_seconds=self._held, is_local=True
+        )
+        if self._all.on_rank_0(self._is_flush_due):
+            self._shares.pin(step)
+            self._flush = self._flusher.submit(self._flush_shares, step, path, extra, saved, began)
+        return saved
+
+    def _is_flush_due(self) -> bool:
+        """On rank 0."""
+        now = time.monotonic()
+        if self._flush is not None or now - self._flush_began < self._flush_s:
+            return False
+        self._flush_began = now
+        return True
+
+    def _flush_shares(self, step: int, path: Path, extra: dict[str, Any], saved: Saved, began: float) -> Saved:
+        """A save from the nodes' own storage into the directory; in the background, beside the next saves."""
+        every = self._all_flushing
+        try:
+            tmp = every.on_rank_0(lambda: self._begin(step))
+            described = self._shares.copy_to(path, tmp, together=every)
+            name = every.on_rank_0(lambda: self._commit(tmp, step, extra, described))
+        finally:
+            self._shares.unpin(step)
+        return Saved(name=name, step=step, seconds=time.monotonic() - began, held_seconds=saved.held_seconds)
 
     def _begin(self, step: int) -> Path:
         self._locked()
@@ -233,51 +285,15 @@ class Checkpointer:
             self._lock = lock
         return self._lock
 
-    def _choose(self) -> tuple[Path, Manifest] | None:
-        """On rank 0: the checkpoint to load, and what it holds."""
+    def _choose(self) -> Choice | None:
+        """On rank 0."""
         manifest.check_directory(self._root)
         self._locked()
         manifest.sweep(self._root)
-        wanted = os.environ.get(RESUME_FROM)
-        if wanted:
-            # Resolved, so that a path with a trailing slash or through a link has the name that verify looks at.
-            path = Path(wanted).resolve()
-            verification = manifest.verify(path)
-            found = verification.manifest
-            if found is not None and found.extra.get("model") == self._fingerprint:
-                newer = [
-                    other.name for other in manifest.checkpoints(self._root) if manifest.step_of(other) > found.step
-                ]
-                if newer:
-                    _say(f"{RESUME_FROM} asks for {path.name}: {', '.join(newer)} in {self._root} are passed over")
-                return path, found
-            reason = verification.reason or f"{path.name} is a checkpoint of another model"
-            _say(f"{RESUME_FROM} is not used: {reason}; looking for the newest verified checkpoint in {self._root}")
-        newest, skipped = manifest.newest_verified(self._root)
-        for sentence in skipped:
-            _say(sentence)
-        newest = newest_copy(self._root, newest, self._copies, say=_say)
-        if newest is None:
-            if newer := [path.name for path in manifest.checkpoints(self._root) if manifest.is_newer(path)]:
-                raise RefusedError(
-                    f"{self._root} holds {newer[0]} of a newer nodewatch and nothing else that verifies: update "
-                    "nodewatch_train here, or use another checkpoint directory"
-                )
-            if skipped:
-                _say(f"no checkpoint in {self._root} verifies: starting from step 0")
-            return None
-        found = manifest.verify(newest, checksums=False).manifest
-        if found is None:
-            raise CheckpointError(f"{newest} changed while it was being read: is another job writing to {self._root}?")
-        if found.extra.get("model") != self._fingerprint:
-            raise RefusedError(
-                f"{newest} holds another model than this run's (their parameters differ in name, shape or type): "
-                "use another checkpoint directory, or the configuration that wrote this one"
-            )
-        return newest, found
+        return choose(self._root, self._fingerprint, self._copies)
 
     def _write(self, tmp: Path, state: Any, staged: Any) -> dict[str, FileEntry]:
-        """Write, flush and hash this rank's share; on rank 0, what all ranks wrote. Returns after all have."""
+        """Write, flush and hash this rank's share, and say what it wrote. Returns after all have."""
         from torch.distributed.checkpoint.api import CheckpointException
         from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -286,27 +302,34 @@ class Checkpointer:
         writer = HashingWriter(tmp, threads=self._threads)
         planner = StagedPlanner(staged)
         try:
-            save(state, storage_writer=writer, planner=planner, process_group=self._group, no_dist=self._group is None)
+            save(
+                state,
+                storage_writer=writer,
+                planner=planner,
+                process_group=self._all.group,
+                no_dist=self._all.group is None,
+            )
         except (CheckpointException, OSError) as error:
             raise CheckpointError(f"cannot write checkpoint {tmp} ({_free(tmp)}): {_cause(error)}") from error
-        return {name: entry for share in self._gather(writer.entries) for name, entry in share.items()}
+        return writer.entries
 
-    def _load(self, path: Path, found: Manifest) -> None:
+    def _load(self, path: Path, found: Manifest, reader: Any = None) -> None:
         from torch.distributed.checkpoint.api import CheckpointException
         from torch.distributed.checkpoint.state_dict import set_state_dict
         from torch.distributed.checkpoint.state_dict_loader import load
 
         state = self._state()
-        mine = _rank_key(self._rank)
-        if self._rank >= found.world_size:
+        mine = _rank_key(self._all.rank)
+        if self._all.rank >= found.world_size:
             del state[mine]  # a rank that did not exist then keeps the seed it was started with
         kept = found.extra.get("also", [])
         for name in self._also:
             if name not in kept:
-                _say(f"{path.name} holds no {name!r}, which this run saves: it starts anew")
+                say(f"{path.name} holds no {name!r}, which this run saves: it starts anew")
                 del state[_also_key(name)]
         try:
-            load(state, checkpoint_id=path, process_group=self._group, no_dist=self._group is None)
+            whence = {"checkpoint_id": path} if reader is None else {"storage_reader": reader}
+            load(state, process_group=self._all.group, no_dist=self._all.group is None, **whence)
         except (CheckpointException, OSError) as error:
             raise CheckpointError(f"cannot load checkpoint {path}, though it verified: {_cause(error)}") from error
         set_state_dict(
@@ -323,7 +346,7 @@ class Checkpointer:
             random, parts = unpack(state[mine]) if state[mine].startswith("packed:") else (state[mine], {})
             set_random_state(random)
             for name, part in self._rank_state.items():
-                if name in parts and self._world_size == found.world_size:
+                if name in parts and self._all.world_size == found.world_size:
                     part.load_state_dict(parts[name])
 
     def _state(self) -> dict[str, Any]:
@@ -335,53 +358,9 @@ class Checkpointer:
         return {
             "model": model,
             "optimizer": optimizer,
-            _rank_key(self._rank): pack([random_state(), parts]) if parts else random_state(),
+            _rank_key(self._all.rank): pack([random_state(), parts]) if parts else random_state(),
             **{_also_key(name): pack(part.state_dict()) for name, part in self._also.items()},
         }
-
-    def _agree(self, failed: CheckpointError | None) -> None:
-        """Raise on every rank what any of them failed with."""
-        for error in self._gather(failed):
-            if error is not None:
-                raise error
-
-    def _gather(self, mine: Any) -> list[Any]:
-        if self._group is None:
-            return [mine]
-        shares: list[Any] = [None] * self._world_size
-        dist.all_gather_object(shares, mine, group=self._group)
-        return shares
-
-    def _on_rank_0(self, work: Callable[[], _T]) -> _T:
-        """Do `work` on rank 0 and return its result on every rank, or raise its CheckpointError on every rank."""
-        outcome: list[Any] = [None]
-        if self._rank == 0:
-            try:
-                outcome = [work()]
-            except CheckpointError as error:
-                outcome = [error]
-        if self._group is not None:
-            dist.broadcast_object_list(outcome, src=0, group=self._group)
-        result = outcome[0]
-        if isinstance(result, CheckpointError):
-            raise result
-        return result  # type: ignore[no-any-return]
-
-
-def fingerprint(model: torch.nn.Module) -> str:
-    """The same string for models whose parameters and buffers agree in name, global shape and type, wrapped or not."""
-    lines = [
-        f"{name.removeprefix('module.')} {tuple(tensor.shape)} {tensor.dtype}"
-        for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()], key=lambda pair: pair[0])
-    ]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _overlapping(model: torch.nn.Module) -> list[str]:
-    """The paths of what only the optimiser's step changes. Not the buffers: a forward pass may change those."""
-    # DDP's own prefix is not part of the names in a state dict.
-    names = [name.removeprefix("module.") for name, _ in model.named_parameters()]
-    return ["optimizer/state", *(f"model/{name}" for name in names)]
 
 
 def _rank_key(rank: int) -> str:
@@ -390,10 +369,6 @@ def _rank_key(rank: int) -> str:
 
 def _also_key(name: str) -> str:
     return f"also-{name}"
-
-
-def _say(sentence: str) -> None:
-    print(f"checkpoint: {sentence}", file=sys.stderr, flush=True)
 
 
 def _free(path: Path) -> str:

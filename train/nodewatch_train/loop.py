@@ -36,6 +36,7 @@ class Loop:
         self._stop = StopRequest()
         self._every = every
         self._pace = Pace()
+        self._is_tiered = options.get("local") is not None
         self._loss: float | None = None
         self._checkpointer = Checkpointer(
             directory, model=model, optimizer=optimizer, data=data or _StepsAlone(), also=also, **options
@@ -80,10 +81,14 @@ class Loop:
             leave(EXIT_STOPPED, f"asked to stop: saved step {done}" if self._launch.rank == 0 else "")
 
     def _tell(self, saved: Saved | None) -> None:
-        if saved is not None:
+        if saved is not None and saved.is_local:
+            self._progress.kept(saved.step, saved.seconds, saved.held_seconds)
+            self._pace.measured(held_s=saved.held_seconds, seconds=saved.seconds)
+        elif saved is not None:
             self._progress.saved(saved.step, saved.name, saved.seconds, saved.held_seconds)
             self._stop.saved(saved.seconds)
-            self._pace.measured(held_s=saved.held_seconds, seconds=saved.seconds)
+            if not self._is_tiered:
+                self._pace.measured(held_s=saved.held_seconds, seconds=saved.seconds)
 
 
 class _StepsAlone:

@@ -65,6 +65,10 @@ class ProgressLog:
         held = {} if held_seconds is None else {"held_seconds": round(held_seconds, 4)}
         self._append("saved", step=step, checkpoint=checkpoint, seconds=round(seconds, 4), **held)
 
+    def kept(self, step: int, seconds: float, held_seconds: float) -> None:
+        """The save of `step` steps stands in the nodes' own storage, and not, or not yet, in the checkpoint directory."""
+        self._append("kept", step=step, seconds=round(seconds, 4), held_seconds=round(held_seconds, 4))
+
     def done(self, step: int, loss: float | None) -> None:
         """All steps are completed. `loss` is None when a run resumed with no step left to do."""
         self.heartbeat.phase("done", step)
