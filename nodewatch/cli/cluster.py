@@ -338,8 +338,6 @@ def _apply(
 def _conclude(outcome: Outcome) -> None:
     if outcome.is_complete:
         click.echo("the cluster is as cluster.toml says")
-    if outcome.done:
-        click.echo("`systemctl restart nodewatch-controller` lets it look after the groups as they are now", err=True)
     for item in outcome.held:
         click.echo(f"held: {item.node}: {item.why}")
     if outcome.waiting:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import glob
 import logging
+import os
 import pwd
 import signal
 import socket
@@ -26,6 +27,7 @@ from nodewatch.config.controller import ControllerConfig, load_controller_config
 from nodewatch.controller.agents import AgentServer
 from nodewatch.controller.clock import SteadyClock
 from nodewatch.controller.cloud_watch import CloudWatch
+from nodewatch.controller.cluster_file import ClusterFile
 from nodewatch.controller.engine import Engine
 from nodewatch.controller.fencing import Fence, FencedError, Stance, ask_slurm, own_names
 from nodewatch.controller.inbox import take_all
@@ -43,6 +45,8 @@ _log = logging.getLogger("nodewatch.controller")
 _REACH_TIMEOUT_S = 0.5
 _INBOX_PERIOD_S = 0.2
 _HURRIED_TICK_S = 0.1
+_BEGIN_AGAIN = -1
+"""No exit code: the process begins again, with the configuration as it is now."""
 
 
 class Controller:
@@ -58,6 +62,7 @@ class Controller:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
+        self._cluster_file = ClusterFile(config)
         self._engine = engine
         self._choice = choice
         self._watch = watch
@@ -67,6 +72,10 @@ class Controller:
         self._stop = threading.Event()
         self._problems: list[str] = []
         self.stood_down = ""
+        self.begins_again = ""
+        """Why it ended in order to begin again, empty for no such reason."""
+        self.is_stopped = False
+        """It was asked to stop, which goes before."""
         registry = CollectorRegistry()
         registry.register(EngineCollector(engine, clock))
         self._agents = AgentServer(
@@ -79,7 +88,7 @@ class Controller:
         questions = Questions(
             engine,
             may_act={0, _uid_of(config.slurm_user)},
-            problems=lambda: [*self._problems, *self._choice.problems()],
+            problems=lambda: [*self._problems, *self._choice.problems(), *self._cluster_file.problems],
             clock=clock,
             wake=self._wake.set,
         )
@@ -105,9 +114,15 @@ class Controller:
         try:
             while not self._stop.is_set():
                 self._tick(notifier)
+                why = self._cluster_file.look(self._engine.ledger.open_cases)
+                if why is not None:
+                    self.begins_again = why
+                    self._stop.set()
                 self._rest()
         finally:
-            notifier.stopping()
+            # Told that it stops, systemd would wait for the end of a process that goes on.
+            if self.is_stopped or not self.begins_again:
+                notifier.stopping()
             self._pair_tests.close()
             if self._watch is not None:
                 self._watch.stop()
@@ -116,6 +131,7 @@ class Controller:
 
     def stop(self) -> None:
         """End after the action under way."""
+        self.is_stopped = True
         self._stop.set()
         self._wake.set()
 
@@ -267,7 +283,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.check_config:
             print(f"{arguments.config} is valid: mode {config.policy.mode}, {len(config.groups)} groups")
             return 0
-        return _serve(config, Notifier.from_environment())
+        code = _serve(config, Notifier.from_environment())
+        return _begin_again() if code == _BEGIN_AGAIN else code
     except (NodewatchError, OSError) as error:
         print(f"nodewatch-controller: {error}", file=sys.stderr)
         return 2
@@ -295,7 +312,11 @@ def _serve(config: ControllerConfig, notifier: Notifier) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: standby.stop())
     try:
-        return _act(config, notifier, fence, choice, clock, ask) if standby.wait(notifier) else 0
+        if not standby.wait(notifier):
+            return 0
+        if ClusterFile(config).is_other():
+            return _BEGIN_AGAIN
+        return _act(config, notifier, fence, choice, clock, ask)
     finally:
         choice.close()
         fence.close()
@@ -327,7 +348,18 @@ def _act(
     if controller.stood_down:
         _log.warning("standing down: %s", controller.stood_down)
         return 3
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Asked to stop from here on, it ends at once: the process that it becomes would not know of it.
+        signal.signal(number, signal.SIG_DFL)
+    if controller.begins_again and not controller.is_stopped:
+        _log.info("beginning again: %s", controller.begins_again)
+        return _BEGIN_AGAIN
     return 0
+
+
+def _begin_again() -> int:
+    """Become the same command anew, in the same process: for systemd nothing has ended, and nothing of before is left over."""
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 if __name__ == "__main__":
