@@ -30,6 +30,7 @@ from nodewatch.model.hostlist import expand
 from nodewatch.model.ledger import Ledger
 from nodewatch.model.plan import Held, Plan
 from nodewatch.model.records import Record
+from nodewatch.policy import inside
 from nodewatch.policy.fold import case_to_json, fold
 from nodewatch.policy.lost import is_silent
 from nodewatch.policy.picture import Picture, change, is_nothing, picture_of, rules_to_json
@@ -266,6 +267,10 @@ class Engine:
             for data in unrecorded(self.snapshot, self.ledger):
                 self.note("job_started", {**data, "auto_resume": self.jobs.mark(data)})
             self.heartbeats.look(self.snapshot, self.ledger, self.rules, self.note, self._clock())
+            for told in list(inside.all_told(self.snapshot, self.ledger, self.rules)):
+                went_on = self.heartbeats.went_on(told)
+                if went_on is not None:
+                    self.note("went_on", went_on)
             self.jobs.look(self.snapshot, self.ledger, self.rules, self._clock())
             with self._lock:
                 ledger, number, now = self.ledger, self._number, self._clock()

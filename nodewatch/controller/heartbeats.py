@@ -22,7 +22,8 @@ from nodewatch.model.heartbeats import Beat, Dump, JobBeats, Phase, dumps_of, fr
 from nodewatch.model.ledger import Ledger
 from nodewatch.model.plain import to_plain
 from nodewatch.model.plan import Held
-from nodewatch.policy import slow_nodes
+from nodewatch.policy import inside, slow_nodes
+from nodewatch.policy.inside import Told
 from nodewatch.policy.lost import is_silent
 from nodewatch.policy.progress import (
     HangRules,
@@ -205,6 +206,33 @@ class Heartbeats:
                 for job_id, ranks in live.items()
             }
 
+    def went_on(self, told: Told) -> dict[str, Any] | None:
+        """The record `went_on` for a job that is seen to start, or to make steps, without its bad nodes; None while there is
+        nothing new to say."""
+        with self._lock:
+            run = self._runs.get(told.job.job_id)
+            if run is None or run.restart_count != told.job.restart_count or told.goes_on:
+                return None
+            ranks = [
+                inside.Seen(
+                    node=r.node,
+                    still_since=r.still_since,
+                    stepped_at=r.stepped_at,
+                    step=r.beat.step,
+                    phase=r.beat.phase,
+                )
+                for r in run.ranks.values()
+            ]
+        sign = inside.sign(told, ranks)
+        if sign is None or (sign.step is None and told.starts):
+            return None
+        return {
+            "job_id": told.job.job_id,
+            "restart_count": told.job.restart_count,
+            "nodes": list(told.nodes),
+            "step": sign.step,
+        }
+
     # -- the look -----------------------------------------------------------------------------------------------------
 
     def look(self, snapshot: Snapshot, ledger: Ledger, rules: Rules, note: Note, now: float) -> None:
@@ -214,7 +242,7 @@ class Heartbeats:
         self._looked_at = now
         records: list[tuple[str, dict[str, Any]]] = []
         with self._lock:
-            self._forget(snapshot, now)
+            self._forget(snapshot, ledger, now)
             said = self._judge(snapshot, ledger, rules, records, now) if self.rules.enabled else []
             if self.rules.enabled and now - self._slow_at >= _SLOW_LOOK_S:
                 self._slow_at = now
@@ -235,7 +263,8 @@ class Heartbeats:
                 known = run.ranks.get(number)
                 if known is None:
                     run.ranks[number] = _Rank(node=node, beat=beat, still_since=now - beat.still_s)
-                else:
+                elif known.node == node or now - beat.still_s >= known.still_since:
+                    # Otherwise an older word: the file that a rank left on a node which its job goes on without.
                     known.take(node, beat, now)
         named = {(job_id, number) for job_id, beats in told.items() for number in beats.ranks}
         # By node, not by all ranks of all jobs: at 2,000 nodes that would take longer than until their next words.
@@ -245,7 +274,7 @@ class Heartbeats:
                 del self._runs[job_id].ranks[number]
         self._of_node[node] = named
 
-    def _forget(self, snapshot: Snapshot, now: float) -> None:
+    def _forget(self, snapshot: Snapshot, ledger: Ledger, now: float) -> None:
         for job_id, run in list(self._runs.items()):
             job = snapshot.jobs.get(job_id)
             if job is not None and job.is_running:
@@ -253,7 +282,9 @@ class Heartbeats:
                     # Another run of it: nothing of the last one counts.
                     self._runs[job_id] = run = _Run()
                 run.restart_count, run.seen_at = job.restart_count, now
-                its_own = set(job.nodes)
+                marked = ledger.jobs.get(job_id)
+                # Files of ranks on nodes that the run goes on without are left there until it ends.
+                its_own = set(job.nodes).difference(marked.inside if marked is not None else ())
                 for number in [n for n, rank in run.ranks.items() if rank.node not in its_own]:
                     del run.ranks[number]
             elif now - run.seen_at > _FORGET_S:

@@ -8,6 +8,7 @@ from typing import Any
 from nodewatch.model.auto_resume import SiteDefault, effective, resolved
 from nodewatch.model.cluster import Snapshot
 from nodewatch.model.ledger import Ledger
+from nodewatch.policy import inside
 from nodewatch.policy.mtbf import PRIOR_NODE_MTBF_S, node_mtbf_s
 from nodewatch.policy.rules import Rules
 from nodewatch.policy.save_now import SaveRequest, save_requests
@@ -28,6 +29,7 @@ class JobSide:
         self._rate = PRIOR_NODE_MTBF_S
         self._rate_at = float("-inf")
         self._saves: Mapping[str, tuple[SaveRequest, ...]] = {}
+        self._bad_nodes: Mapping[str, tuple[dict[str, object], ...]] = {}
         self._jobs: tuple[float, Mapping[str, list[int]]] = (float("-inf"), {})
 
     def mark(self, started: Mapping[str, Any]) -> str | None:
@@ -49,6 +51,7 @@ class JobSide:
                 jobs.setdefault(node, []).append(job_id)
         self._jobs = (snapshot.taken_at, jobs)
         self._saves = save_requests(snapshot, ledger, rules, now)
+        self._bad_nodes = inside.requests(inside.all_told(snapshot, ledger, rules))
         if not 0 <= now - self._rate_at < _RATE_EVERY_S:
             self._rate_at = now
             self._rate = node_mtbf_s(
@@ -57,7 +60,7 @@ class JobSide:
 
     def requests(self, node: str) -> list[dict[str, Any]]:
         """Requests to the agent of `node`."""
-        return [each.to_json() for each in self._saves.get(node, ())]
+        return [*(each.to_json() for each in self._saves.get(node, ())), *self._bad_nodes.get(node, ())]
 
     def cluster(self, node: str, now: float) -> dict[str, Any]:
         """What each answer to the agent of `node` holds under `cluster`."""

@@ -91,6 +91,9 @@ def _about_job(record: Record, job_id: int | None) -> str | None:
             return f"hangs: {data['hang']['text']}"
         case "hang_over" if data["job_id"] == job_id:
             return "makes steps again"
+        case "went_on" if data["job_id"] == job_id:
+            without = f"without {' and '.join(data['nodes'])} inside its allocation"
+            return f"starts again {without}" if data["step"] is None else f"goes on {without}, at step {data['step']}"
         case "job_witness" if data.get("job_id") == job_id:
             return _witness(data)
         case "judged" if data["job_id"] == job_id:

@@ -183,6 +183,10 @@ class MarkedJob:
     """What its present run's output says, once that has ended."""
     interruptions: tuple[Interruption, ...] = ()
     """The last few, the oldest first."""
+    inside: tuple[str, ...] = ()
+    """Bad nodes of its allocation without which its present run was seen to start again."""
+    inside_step: int | None = None
+    """The step that it was seen to make then, None before the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -264,6 +264,12 @@ def _job_ended(draft: Draft, record: Record) -> None:
         draft.put_job(job_memory.ended(known, record))
 
 
+def _went_on(draft: Draft, record: Record) -> None:
+    known = draft.jobs.get(int(record.data["job_id"]))
+    if known is not None:
+        draft.put_job(job_memory.went_on(known, record))
+
+
 def _judged(draft: Draft, record: Record) -> None:
     known = draft.jobs.get(int(record.data["job_id"]))
     if known is not None:
@@ -351,6 +357,7 @@ _OFTEN: Mapping[str, Callable[[Draft, Record], None]] = {
     "job_ended": _job_ended,
     "job_witness": _job_witness,
     "judged": _judged,
+    "went_on": _went_on,
     "case": _case,
     "intended": _intended,
     "done": _done,

@@ -36,6 +36,8 @@ def started(known: MarkedJob | None, record: Record, budget: str) -> MarkedJob:
         ended_at=None,
         exit_code="",
         witness=known.witness if is_same_run else None,
+        inside=known.inside if is_same_run else (),
+        inside_step=known.inside_step if is_same_run else None,
     )
 
 
@@ -44,6 +46,15 @@ def ended(known: MarkedJob, record: Record) -> MarkedJob:
     at = float(record.data.get("at", record.at))
     job = dataclasses.replace(known, ended_at=at, exit_code=str(record.data.get("exit_code") or ""))
     return _with(job, known.restart_count, ended_at=at)
+
+
+def went_on(known: MarkedJob, record: Record) -> MarkedJob:
+    """Its present run starts again, or goes on, without some of its nodes."""
+    if int(record.data["restart_count"]) != known.restart_count:
+        return known
+    step = record.data.get("step")
+    nodes = tuple(str(node) for node in record.data["nodes"])
+    return dataclasses.replace(known, inside=nodes, inside_step=None if step is None else int(step))
 
 
 def judged(known: MarkedJob, record: Record) -> MarkedJob:

@@ -73,6 +73,9 @@ def blamed(job: MarkedJob, cases: Sequence[Case], rules: Rules, now: float) -> C
     for case in cases:
         if case.severity < Severity.FATAL or case.node not in job.nodes:
             continue
+        if job.inside_step is not None and case.node in job.inside:
+            # It went on without that node.
+            continue
         end = now if job.ended_at is None else job.ended_at
         earliest = max(job.started_at, end - rules.attribution_window_s) if job.ended_at else job.started_at
         latest = end + rules.attribution_wait_s

@@ -10,6 +10,7 @@ from nodewatch.model.ledger import ActionState, Case, Cause, Ledger, MarkedJob
 from nodewatch.model.plan import Held
 from nodewatch.policy.attempts import due
 from nodewatch.policy.blame import Blame, blame
+from nodewatch.policy.inside import waited_for
 from nodewatch.policy.job_scene import KEEP_MINUTES, JobDecision, Scene, Suspects, blamed, judge, keep_nodes, run_key
 from nodewatch.policy.job_scene import limit_of as limit_of
 from nodewatch.policy.progress import hang_of
@@ -47,11 +48,12 @@ def decide(
 def _while_it_runs(scene: Scene, seen: SlurmJob, case: Case | None) -> JobDecision:
     if not seen.is_running:
         return JobDecision()
-    if case is not None:
+    inside = waited_for(scene.job, seen, scene.cases.of(scene.job.nodes), scene.rules, scene.now)
+    if case is not None and inside is None:
         return judge(scene, seen, blame(scene.evidence(case, states=frozenset())))
     hang = hang_of(scene.job, scene.ledger)
     if hang is None or not hang.is_acted_on:
-        return JobDecision()
+        return JobDecision(held=inside)
     failed = scene.job.failed_step
     if failed is not None and hang.step <= failed:
         why = f"{hang.text}; it stood still at step {failed} before: it hangs of itself (`scancel {seen.slurm_id}` ends it)"

@@ -40,6 +40,9 @@ class Group:
     """What becomes of a replaced machine: `terminate`, or `quarantine` (kept, tagged, without our name)."""
     quarantine_stops: bool = False
     """A machine in quarantine is stopped. A stopped one gives its host back and may start on another."""
+    lifecycle_script: str = ""
+    """Where the script is that makes a fresh machine a node, such as "s3://site/on-create.sh": written as the tag
+    `nodewatch:lifecycle-script` on machines that are launched, for the launch template's user data to fetch."""
     instance_type: str = ""
     """EC2 instance type, such as "p5.48xlarge": what pair tests of these nodes are held against."""
     price_per_hour: float = 0.0
@@ -160,6 +163,11 @@ class Rules:
     """A fatal finding at most so long before a job's end is taken for its cause."""
     attribution_wait_s: float = 15.0
     """How long to wait after a job's failure for the finding that explains it."""
+    inside_wait_s: float = 60.0
+    """A job with nodes to spare has so long to show that it starts again on the others of its allocation. Ours: a step that
+    hangs is ended in seconds, srun starts within one, and agents tell of ranks every 5 s."""
+    inside_start_s: float = 600.0
+    """And so long to its first step, once its ranks were seen to start: loading a large checkpoint takes minutes."""
     retry_s: float = 2.0
     """First wait before a failed action is tried again; doubles up to `retry_max_s`."""
     retry_max_s: float = 60.0

@@ -163,6 +163,8 @@ def speak(world: World) -> None:
                 _reset_gpu(world, machine, request["key"])
             elif request["kind"] == "save_now":
                 world.asked_to_save.add((request["job"], request["key"], name))
+            elif request["kind"] == "bad_nodes":
+                world.bad_nodes[request["job"], name] = tuple(request["nodes"])
             elif request["kind"] == "stack_dump":
                 _dump_stacks(world, machine, request["key"], request["job"])
             elif request["key"] not in machine.answered:

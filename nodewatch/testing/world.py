@@ -87,6 +87,8 @@ class World:
         self.ec2_reboots_seen: dict[str, int] = {}
         self.hooks: list[dict[str, object]] = []
         self.asked_to_save: set[tuple[int, str, str]] = set()
+        self.bad_nodes: dict[tuple[int, str], tuple[str, ...]] = {}
+        """By job and node: the bad nodes that the agent there was told of last."""
         """(job, reason, node) of what agents were asked for."""
         self.site_defaults: tuple[SiteDefault, ...] = ()
         """As in controller.toml; those that are set later count from the next start of the controller on."""
