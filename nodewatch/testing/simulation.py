@@ -21,6 +21,7 @@ from nodewatch.model.cluster import SPARE_REASON, Snapshot
 from nodewatch.model.ledger import Case, Ledger, Step
 from nodewatch.model.plan import Plan
 from nodewatch.model.records import Record
+from nodewatch.policy import guards
 from nodewatch.policy.budgets import is_serving
 from nodewatch.policy.draft import Draft
 from nodewatch.policy.fold import case_to_json, fold_into
@@ -233,8 +234,9 @@ class Simulation:
     def _due_of(self, case: Case) -> Iterator[float]:
         rules, age = self.rules, self.now - case.step_at
         if case.step is Step.HELD:
-            waits = (rules.lost_settle_s, rules.settle_s, rules.shared_settle_s)
-            yield from (case.opened_at + wait for wait in waits)
+            if guards.unsettled(case, rules, self.now) is not None:
+                ends = [case.opened_at + s for s in (rules.lost_settle_s, rules.settle_s, rules.shared_settle_s)]
+                yield from (end for end in ends if guards.unsettled(case, rules, end) is None)
         elif case.step is Step.WATCHING:
             yield case.step_at + rules.healthy_delay_s
         elif case.step in (Step.DRAINING, Step.WAITING_FOR_HUMAN):
