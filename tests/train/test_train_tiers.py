@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 from live_run import TRAIN
+from nodewatch_train import manifest
 from nodewatch_train.digest import digest_of
-from nodewatch_train.tiers import peers_of
+from nodewatch_train.tiers import LocalTier, peers_of
 from nodewatch_train.transfer import copy_file
+from test_train_bad_directory import in_namespace
+from test_train_checkpoint import Job
 
 ALL = {
     "share-0": "a",
@@ -100,3 +103,50 @@ def test_each_share_is_copied_to_another_node(places: str, peers: dict[int, int]
 def test_a_file_is_copied_with_its_checksum(tmp_path: Path, size: int) -> None:
     (tmp_path / "from").write_bytes(os.urandom(size))
     assert copy_file(tmp_path / "from", tmp_path / "to") == digest_of(tmp_path / "from") == digest_of(tmp_path / "to")
+
+
+def test_a_save_is_told_once_it_stands_and_again_once_it_is_in_the_directory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, local = tmp_path / "root", LocalTier(directory=tmp_path / "local")
+    root.mkdir()
+    job = Job(root, local=local)
+    job.step()
+    job.checkpointer.begin_save(1)
+    stands = job.checkpointer.wait()
+    assert stands is not None
+    assert (stands.is_local, stands.name) == (True, "step-00000001")
+    while (flushed := job.checkpointer.finished()) is None:
+        pass
+    assert (flushed.is_local, flushed.name) == (False, "step-00000001")
+    assert manifest.newest_verified(root) == (root / "step-00000001", [])
+    job.step()
+    job.checkpointer.save(2)  # what is waited for is in the directory
+    assert manifest.newest_verified(root) == (root / "step-00000002", [])
+    losses = [job.step() for _ in range(2)]
+    job.checkpointer.begin_save(4)
+    job.checkpointer.close()
+    for path in manifest.checkpoints(root):
+        if path.name == "step-00000004":
+            path.rename(tmp_path / "step-00000004")  # as if it had not come so far
+    again = Job(root, local=local)
+    assert again.checkpointer.resume() == 4
+    assert again.data.at == 2 + len(losses)
+    again.checkpointer.close()
+    assert "step-00000004 is read from the nodes' own storage" in capsys.readouterr().err
+
+
+def test_nodes_without_room_cost_nothing_but_speed(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    script = """
+from nodewatch_train.tiers import LocalTier
+job = Job(root.parent / "root", width=256, local=LocalTier(directory=root, flush_s=1e9))
+for step in (1, 2, 3):
+    job.step()
+    job.checkpointer.begin_save(step)
+    told(lambda: job.checkpointer.wait().is_local)
+job.checkpointer.close()
+print(newest_verified(root.parent / "root"))
+"""
+    told = in_namespace('mount -t tmpfs -o size=1200k none "$PLACE"', tmp_path / "memory", script)
+    assert told == ["True", "False", "False", f"(PosixPath('{tmp_path}/root/step-00000003'), [])"]
