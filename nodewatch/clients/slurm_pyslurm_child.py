@@ -130,6 +130,7 @@ class Calls:
             "het_job_offset": getattr(job, "heterogeneous_offset", None),
             "account": getattr(job, "account", None),
             "standard_error": getattr(job, "standard_error", None),
+            "preempt_time": getattr(job, "preempt_time", None),
         }
 
 
