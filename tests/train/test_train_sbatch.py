@@ -74,3 +74,17 @@ def test_the_job_asks_for_what_lets_it_come_back() -> None:
     asked = {line.removeprefix("#SBATCH ") for line in SCRIPT.read_text().splitlines() if line.startswith("#SBATCH ")}
     assert {"--nodes=3", "--ntasks-per-node=1", "--gpus-per-node=8", "--auto-resume=3", "--open-mode=append"} <= asked
     assert any(option.startswith("--output=") for option in asked)
+
+
+def test_with_nodes_to_spare_it_starts_on_the_others(tmp_path: Path, environment: dict[str, str]) -> None:
+    environment |= {"STEPS": "2", "NODEWATCH_AUTO_RESUME": "3,spares=1"}
+    # Options of the supervisor's and none of the script's: the stand-in drops one word alone.
+    Path(environment["PATH"].split(":")[0], "srun").write_text(
+        SRUN.replace("shift\n", "while [[ $1 == -* ]]; do shift; done\nMASTER_ADDR=localhost ")
+    )
+    ran = run_script(tmp_path, environment)
+    assert ran.returncode == 0, ran.stderr
+    assert "supervise: starting on n2,n3" in ran.stderr
+    host, _, *arguments = (tmp_path / "noted").read_text().splitlines()
+    assert (host, arguments[:2]) == ("n2", ["--nodes=2", "--nodelist=n2,n3"])
+    assert [line["step"] for line in progress(Path(environment["CHECKPOINT_DIR"]), "done")] == [2]
