@@ -2,8 +2,8 @@
 
     held       how long a save holds a training step up: ours, torch's async_save, and a plain torch.save of the same state
     throughput of a whole save, flushed and verified, against plain parallel writes with fsync of as many bytes
-    kills      a rank, a node, all of them, or a writer within a file killed 200 times, and some runs resharded (with --kills 200;
-               takes a quarter of an hour)
+    kills      a rank, a node, all of them, or a writer within a file killed 200 times, and some runs resharded
+               (with --kills 200; takes a quarter of an hour)
 
 Each round takes all of them in turn, since the speed of a virtual disk changes from minute to minute; medians are told.
 """
