@@ -229,7 +229,7 @@ def describe(config: Path, socket: Path, record: Path, as_json: bool) -> None:
     plan = site.plan(site.config.wanted, seen, force=False)
     data: dict[str, Any] = {
         "cluster": site.config.cluster,
-        "groups": [group_data(each, seen, site.config) for each in site.config.wanted],
+        "groups": [group_data(each, seen) for each in site.config.wanted],
         "nodes": [node_data(name, each, seen) for each in site.config.wanted for name in each.nodes],
         "held": [{"node": item.node, "why": item.why} for item in plan.held],
         "steps": len(plan.steps),

@@ -92,7 +92,6 @@ class Site:
 
     def hands(self, groups: Iterable[to.Wanted], seen: to.Seen) -> Hands:
         """What the steps are done with."""
-        scripts = {group.name: group.lifecycle_script for group in self.config.groups if group.lifecycle_script}
         return Hands(
             slurm=self.slurm,
             ec2=self.ec2,
@@ -101,7 +100,6 @@ class Site:
             slurm_conf=self.config.slurm_conf,
             nodes_path=self.config.nodes_path,
             theirs=seen.theirs,
-            tags={name: {"nodewatch:lifecycle-script": script} for name, script in scripts.items()},
         )
 
     def _repaired(self) -> frozenset[str]:
@@ -261,7 +259,7 @@ def without_machines(groups: Iterable[to.Wanted]) -> list[to.Wanted]:
     return [replace(each, count=0) for each in groups]
 
 
-def group_data(each: to.Wanted, seen: to.Seen, config: ClusterConfig) -> dict[str, Any]:
+def group_data(each: to.Wanted, seen: to.Seen) -> dict[str, Any]:
     """A group for `describe`."""
     nodes = [seen.nodes[name] for name in each.nodes if name in seen.nodes]
     return {
@@ -275,7 +273,7 @@ def group_data(each: to.Wanted, seen: to.Seen, config: ClusterConfig) -> dict[st
         "spares": sum(1 for node in nodes if node.is_spare),
         "spares_wanted": each.group.spares,
         "out": sum(1 for node in nodes if (node.is_out or node.is_down) and not node.is_spare),
-        "lifecycle_script": next((g.lifecycle_script for g in config.groups if g.name == each.group.name), ""),
+        "lifecycle_script": each.group.lifecycle_script,
     }
 
 

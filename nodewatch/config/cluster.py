@@ -47,10 +47,8 @@ class ClusterGroup:
     quarantine_stops: bool = False
     price_per_hour: float = 0.0
     domains: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """These as in controller.toml's groups: see policy/rules.py."""
     lifecycle_script: str = ""
-    """Where the script is that makes a fresh machine a node, such as "s3://site/on-create.sh": written as the tag
-    `nodewatch:lifecycle-script` on machines that an apply launches, for the launch template's user data to fetch."""
+    """These as in controller.toml's groups: see policy/rules.py."""
     cpus: int = 0
     """CPUs of a node for Slurm; 0: those of the instance type."""
     sockets: int = 0

@@ -9,13 +9,13 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from nodewatch.clients.reconfigure import check_candidate, reconfigure
 from nodewatch.clients.replace_file import replace_file
-from nodewatch.effects.perform import client_token
+from nodewatch.effects.perform import client_token, tags_of
 from nodewatch.errors import CapacityError, ConfigError, Ec2Error, SlurmError
 from nodewatch.model.cluster import Instance, SlurmNode
 from nodewatch.policy import capacity
@@ -158,8 +158,6 @@ class Hands:
     slurm_conf: Path
     nodes_path: Path
     theirs: Lines
-    tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Further tags of a group's machines."""
 
 
 def carry_out(step: to.Step, hands: Hands) -> str:
@@ -223,7 +221,7 @@ def _launch(node: str, group: Group, hands: Hands) -> Instance:
 
 
 def _ask(node: str, key: str, source: capacity.Source, group: Group, hands: Hands) -> Instance:
-    tags = {"nodewatch:node": node, "nodewatch:action": key, "Name": node, **hands.tags.get(group.name, {})}
+    tags = tags_of(node, key, group.lifecycle_script)
     token = client_token(key)
     if source.kind is capacity.Kind.FLEET:
         subnets = (source.subnet_id,) if source.subnet_id else group.all_subnets

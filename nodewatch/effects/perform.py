@@ -124,6 +124,12 @@ def client_token(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
+def tags_of(node: str, key: str, lifecycle_script: str) -> dict[str, str]:
+    """What is written on the machine that is launched for `node` under `key`."""
+    tags = {"nodewatch:node": node, "nodewatch:action": key, "Name": node}
+    return {**tags, "nodewatch:lifecycle-script": lifecycle_script} if lifecycle_script else tags
+
+
 def perform(
     action: act.Action, slurm: SlurmControl, ec2: Ec2Control | None, store: evidence.EvidenceStore | None = None
 ) -> dict[str, Any]:
@@ -182,7 +188,7 @@ def perform(
 
 
 def _launch(action: act.Launch, ec2: Ec2Control) -> Instance:
-    tags = {"nodewatch:node": action.node, "nodewatch:action": action.key, "Name": action.node}
+    tags = tags_of(action.node, action.key, action.lifecycle_script)
     token = client_token(action.key)
     source = capacity.parse(action.source or capacity.Kind.LAUNCH_TEMPLATE.value)
     if source.kind is capacity.Kind.ASG:

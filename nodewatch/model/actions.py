@@ -149,6 +149,8 @@ class Launch:
     """A machine of an Auto Scaling group that was launched before is not the replacement."""
     taken: tuple[str, ...] = ()
     """Machines of the group that other repairs were given."""
+    lifecycle_script: str = ""
+    """Where the machine finds what makes it a node, for its tags. A part of the request, so it is asked for again as it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -287,6 +287,7 @@ def _launching(case: Case, scene: Scene) -> StepOutcome:
             replaces=case.old_instance,
             since=case.step_at,
             taken=tuple(sorted(c.new_instance for c in scene.ledger.open_cases if c.new_instance)),
+            lifecycle_script=group.lifecycle_script,
         ),
         group,
         scene.ledger,

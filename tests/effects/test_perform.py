@@ -155,6 +155,23 @@ def test_a_launch_says_what_came_of_it() -> None:
     assert cluster.ec2.alive("n1") == ["i-0001", "i-0003"]
 
 
+@pytest.mark.parametrize(
+    "source", ["", "spot", "fleet:p5.48xlarge", "reservation:cr-0123456789abcdef0", "asg:trainers"]
+)
+def test_a_new_machine_is_told_of_the_script_that_makes_it_a_node(source: str) -> None:
+    cluster = Cluster()
+    action = act.Launch(
+        key="k", node="n1", launch_template="compute", source=source, lifecycle_script="s3://site/on.sh"
+    )
+    made = perform(action, cluster.slurm, cluster.ec2)["instance_id"]
+    assert cluster.ec2.instances()[made].tags == {
+        "nodewatch:node": "n1",
+        "nodewatch:action": "k",
+        "Name": "n1",
+        "nodewatch:lifecycle-script": "s3://site/on.sh",
+    }
+
+
 def test_no_capacity_keeps_its_kind() -> None:
     cluster = Cluster()
     cluster.ec2.no_capacity = True

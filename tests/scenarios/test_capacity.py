@@ -333,3 +333,11 @@ def test_a_retirement_is_planned_around_a_job_that_ends_in_time_or_not() -> None
     assert "n2" not in here.job(job).nodes
     here.run(minutes=8, step_s=5.0)
     assert here.ec2.terminated == [old]
+
+
+def test_a_replacement_is_told_of_the_script_that_makes_it_a_node() -> None:
+    here = world(group={"lifecycle_script": "s3://site/on-create.sh"})
+    here.node("n2").loses_gpu()
+    here.run(minutes=5)
+    (new,) = here.ec2.launched
+    assert here.ec2.instances()[new].tags["nodewatch:lifecycle-script"] == "s3://site/on-create.sh"
