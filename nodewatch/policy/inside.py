@@ -145,13 +145,12 @@ def waited_for(job: MarkedJob, seen: SlurmJob, cases: Sequence[Case], rules: Rul
     if known.goes_on:
         return Held(subject=f"job {job.job_id}", why=f"it goes on without {without} inside its allocation")
     limit_s = rules.inside_start_s if known.starts else rules.inside_wait_s
-    left_s = known.since + limit_s - now
-    if left_s <= 0:
+    if now >= known.since + limit_s:
         return None
     doing = "it starts again" if known.starts else "its supervisor is told"
-    why = (
-        f"{without} failed and it has nodes to spare: {doing}; put back into the queue without a step in {left_s:.0f} s"
-    )
+    # The limit and not what is left of it: each second would be news.
+    otherwise = f"without a step within {limit_s:.0f} s it is put back into the queue"
+    why = f"{without} failed and it has nodes to spare: {doing}; {otherwise}"
     return Held(subject=f"job {job.job_id}", why=why)
 
 

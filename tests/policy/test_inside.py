@@ -48,7 +48,9 @@ def waited_for(*cases: Case, job: MarkedJob = JOB, seen: SlurmJob = SEEN, after_
 def test_it_is_waited_for_its_supervisor_and_for_its_first_step_and_no_longer() -> None:
     starts = dataclasses.replace(JOB, inside=("n2",))
 
-    assert "its supervisor is told; put back into the queue without a step in 59 s" in (waited_for(case()) or "")
+    assert "its supervisor is told; without a step within 60 s it is put back into the queue" in (
+        waited_for(case()) or ""
+    )
     assert waited_for(case(), after_s=60.0) is None
     assert "it starts again; " in (waited_for(case(), job=starts, after_s=60.0) or "")
     assert waited_for(case(), job=starts, after_s=600.0) is None
