@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 from nodewatch_train.completeness import DRIVERS, Report, find, verify_all
-from nodewatch_train.manifest import CheckpointError, set_aside, sweep
+from nodewatch_train.manifest import CheckpointError, is_newer, set_aside, sweep
 
 from nodewatch.cli.table import table
 
@@ -70,7 +70,7 @@ def gc_(
 ) -> None:
     """Delete the checkpoints in DIR that are older than the newest --keep whole ones.
 
-    Torn ones that are newer stay too, as evidence. Each that is counted was read to its last byte, so the only good one
+    Torn ones that are newer stay too, as evidence, and those that a newer version of nodewatch wrote. Each that is counted was read to its last byte, so the only good one
     is never deleted.
     """
     reports = _reports(ctx, directory, driver, deep=True)
@@ -79,7 +79,8 @@ def gc_(
     whole = [report for report in reports if report.ok]
     # Two layouts in one directory are two runs, of which neither stands for the other.
     last = {name: _nth(whole, name, keep) for name in {report.driver for report in reports}}
-    old = [report for report in reports if _is_older(report, reports, last[report.driver])]
+    # What a newer version wrote may be whole: this one cannot tell, so it does not delete it.
+    old = [r for r in reports if _is_older(r, reports, last[r.driver]) and not is_newer(r.path)]
     deleted = []
     try:
         for report in old:

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="the
 LAYOUT = layout_from(None)
 # A base image is built when there is none.
 UP_DEADLINE_S = 900
-DEADLINE_S = 60
+DEADLINE_S = 120
 
 
 def lab(*words: str, deadline_s: float = DEADLINE_S, text: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -37,7 +37,7 @@ def head(*argv: str) -> str:
     return done.stdout.strip()
 
 
-def eventually(what: Callable[[], Any], deadline_s: float = 40.0) -> Any:
+def eventually(what: Callable[[], Any], deadline_s: float = 120.0) -> Any:
     end = time.monotonic() + deadline_s
     while not (value := what()):
         assert time.monotonic() < end, f"not within {deadline_s} s"

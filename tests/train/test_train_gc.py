@@ -1,5 +1,6 @@
 """Whatever is done to whichever checkpoints: clearing up never takes the last that is good, nor more than was asked."""
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -107,3 +108,18 @@ def clear_up_again_changes_nothing(root: Path, keep: int, clear_up: Callable[[Pa
     before = sorted(path.name for path in root.iterdir())
     clear_up(root, keep)
     return before == sorted(path.name for path in root.iterdir())
+
+
+def test_what_a_newer_version_wrote_is_not_deleted_as_torn(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        begun = manifest.begin(tmp_path, step)
+        (begun / "weights").write_bytes(b"weights")
+        manifest.commit(begun, step, world_size=1)
+    oldest = tmp_path / "step-00000001"
+    body = json.loads((oldest / "manifest.json").read_text())
+    (oldest / "manifest.json").write_text(json.dumps(body | {"format_version": 99}))
+
+    done = CliRunner().invoke(command, ["gc", str(tmp_path), "--keep", "1", "--yes"])
+
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000001", "step-00000003"]
