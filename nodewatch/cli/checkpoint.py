@@ -70,8 +70,8 @@ def gc_(
 ) -> None:
     """Delete the checkpoints in DIR that are older than the newest --keep whole ones.
 
-    Torn ones that are newer stay too, as evidence, and those that a newer version of nodewatch wrote. Each that is counted was read to its last byte, so the only good one
-    is never deleted.
+    Torn ones that are newer stay too, as evidence, and those that a newer version of nodewatch wrote. Each that is
+    counted was read to its last byte, so the only good one is never deleted.
     """
     reports = _reports(ctx, directory, driver, deep=True)
     if len(reports) == 1 and reports[0].path == directory:

@@ -132,7 +132,7 @@ class SlurmJob:
     may_requeue: bool = False
     """Slurm lets it be put back into the queue (`sbatch --requeue`, or JobRequeue=1): its user expects a fresh start."""
     is_expedited: bool = False
-    """`sbatch --requeue=expedite` (25.11): Slurm itself requeues it after a node's failure or a failed epilog, before all others."""
+    """`sbatch --requeue=expedite` (25.11): Slurm itself requeues it after a lost node or a failed epilog, before all others."""
     held_by: str = ""
     """Who holds it in the queue: `user`, `administrator`, `slurm` (a launch that failed, too many requeues), or nobody."""
     preempted_at: float | None = None
