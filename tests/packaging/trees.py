@@ -22,12 +22,13 @@ def base_tree() -> Path:
     wanted = image.base_image(layout)
     if wanted.is_dir():
         return wanted
-    with _held(layout):
+    with held(layout):
         return image.ensure_base(layout, lambda: find_mirror(None), print)
 
 
 @contextmanager
-def _held(layout: Layout) -> Iterator[None]:
+def held(layout: Layout) -> Iterator[None]:
+    """Keep others from making images meanwhile."""
     layout.images.mkdir(parents=True, exist_ok=True)
     with open(layout.images / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -83,11 +84,11 @@ class Tree:
         return {path: f"{kind} {contents.get(path, '')}" for path, kind in kinds.items() if not path.startswith(own)}
 
 
-def alone(script: str, deadline_s: float = 120) -> subprocess.CompletedProcess[str]:
-    """Run a shell script whose mounts and processes end with it."""
+def alone(script: str, deadline_s: float = 120, *spaces: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell script whose mounts and processes end with it, and what more is in `spaces` (`--net`, ...)."""
     env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
     return subprocess.run(
-        ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script],
+        ["unshare", "--mount", "--pid", *spaces, "--fork", "--kill-child", "sh", "-c", script],
         capture_output=True, text=True, check=False, timeout=deadline_s, env=env,
     )  # fmt: skip
 
