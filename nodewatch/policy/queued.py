@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nodewatch.model.actions import Expedite
 from nodewatch.model.cluster import SlurmJob
-from nodewatch.model.ledger import Cause, Ledger, MarkedJob
+from nodewatch.model.ledger import ActionState, Cause, Ledger, MarkedJob
 from nodewatch.model.plan import Held
 from nodewatch.policy.attempts import due
 from nodewatch.policy.blame import blame
@@ -89,7 +89,7 @@ def _start_again(scene: Scene, seen: SlurmJob) -> JobDecision:
     releases = seen.held_by == "slurm"
     if not waits and not releases and exclude == tuple(sorted(seen.excluded_nodes)):
         return JobDecision()
-    key = f"{run_key(job)}:expedite:{','.join(exclude)}" + (":release" if releases else "")
+    key = _expedite_key(job, exclude, ledger) + (":release" if releases else "")
     rivals = [j.priority for j in snapshot.jobs.values() if j.is_pending and j.partition == seen.partition]
     action = Expedite(
         key=key,
@@ -105,6 +105,24 @@ def _start_again(scene: Scene, seen: SlurmJob) -> JobDecision:
         releases=releases,
     )
     return JobDecision(actions=(action,)) if due(action, ledger, rules, now) else JobDecision()
+
+
+def _expedite_key(job: MarkedJob, exclude: tuple[str, ...], ledger: Ledger) -> str:
+    """The key of the change that makes the waiting job exclude these nodes.
+
+    A node may fall ill, be cured and fall ill again while one run waits: with the same key the second change would be taken for
+    the first, which is done, and the job would keep away from a cured node for ever. So it has the number of changes between.
+    """
+    prefix = f"{run_key(job)}:expedite:"
+    others = sum(
+        1
+        for key, record in ledger.actions.items()
+        if key.startswith(prefix)
+        and record.state is ActionState.DONE
+        and isinstance(record.action, Expedite)
+        and record.action.exclude != exclude
+    )
+    return f"{prefix}{','.join(exclude)}" + (f":{others}" if others else "")
 
 
 def _comment(job: MarkedJob) -> str:

@@ -95,14 +95,18 @@ def _moved(case: Case, step: Step, scene: Scene, why: str, **changes: object) ->
 
 
 def _taken_back(case: Case, scene: Scene) -> Case | None:
-    """The case closed, when somebody put the node back into service, or took it over, against us.
+    """The case closed, when somebody put the node back into service, or took it over, against us; held again, when they took it
+    before we had.
 
     An operator's word ends our repair as long as nothing was launched yet; afterwards there is a machine to look after.
     """
     node = scene.snapshot.nodes.get(case.node)
     drained_at = _drained_at(case, scene.ledger)
-    if case.step is not Step.DRAINING or drained_at is None or node is None:
+    if case.step is not Step.DRAINING or node is None:
         return None
+    if drained_at is None:
+        taken = None if case.tried or case.new_instance else guards.foreign(case, scene.snapshot)
+        return None if taken is None else dataclasses.replace(case, step=Step.HELD, step_at=scene.now, why=taken)
     if scene.snapshot.taken_at < drained_at + _SETTLE_S:
         return None
     if not node.is_out and not node.is_down:
@@ -125,6 +129,10 @@ def _draining(case: Case, scene: Scene) -> StepOutcome:
     node = scene.snapshot.nodes.get(case.node)
     if node is None:
         return StepOutcome(case=case, held=(f"Slurm does not know {case.node}",))
+    taken = guards.foreign(case, scene.snapshot)
+    if taken is not None:
+        # Our drain would put our reason over theirs.
+        return StepOutcome(case=case, held=(taken,))
     wanted: list[act.Action] = []
     held: list[str] = []
     if not node.is_out or node.is_spare or not node.is_ours:
