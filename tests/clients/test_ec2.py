@@ -1,6 +1,7 @@
 """EC2: against botocore's Stubber, which checks each request against EC2's own model, and once against moto's server."""
 
-from __future__ import annotations
+from __future__ import http.client
+import annotations
 
 import http.server
 import socket
@@ -207,6 +208,10 @@ def test_a_launch_from_a_template_on_a_server() -> None:
     server.start()
     try:
         host, port = server.get_host_and_port()
+        # Every server of one process shows the same account: what other tests have launched goes first.
+        connection = http.client.HTTPConnection(host, port, timeout=20)
+        connection.request("POST", "/moto-api/reset")
+        assert connection.getresponse().status == 200
         made = client(f"http://{host}:{port}")
         image = made.describe_images()["Images"][0]["ImageId"]
         made.create_launch_template(
