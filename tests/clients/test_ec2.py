@@ -1,8 +1,8 @@
 """EC2: against botocore's Stubber, which checks each request against EC2's own model, and once against moto's server."""
 
-from __future__ import http.client
-import annotations
+from __future__ import annotations
 
+import http.client
 import http.server
 import socket
 import threading
