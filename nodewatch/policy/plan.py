@@ -30,6 +30,7 @@ from nodewatch.policy import (
     wishes,
 )
 from nodewatch.policy.attempts import due
+from nodewatch.policy.case_steps import Scene
 from nodewatch.policy.history import identities
 from nodewatch.policy.ladder import opening_rung
 from nodewatch.policy.lost import is_silent, lost_nodes
@@ -387,7 +388,7 @@ def _advance(
         case = cases[case_id]
         if not case.is_admitted:
             continue
-        scene = repair.Scene(
+        scene = Scene(
             snapshot=snapshot,
             ledger=ledger,
             rules=rules,

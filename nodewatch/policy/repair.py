@@ -3,48 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 from nodewatch.model import actions as act
-from nodewatch.model.cluster import SPARE_REASON, AgentView, Snapshot
+from nodewatch.model.cluster import SPARE_REASON
 from nodewatch.model.health import Severity
 from nodewatch.model.ledger import ActionState, Case, Cause, Ledger, Rung, Step
-from nodewatch.policy import bootstrap, capacity, guards, parting, scheduled, spares, wishes
+from nodewatch.policy import bootstrap, guards, parting, scheduled, spares, wishes
 from nodewatch.policy.attempts import blocked, due
-from nodewatch.policy.ladder import rung_after
+from nodewatch.policy.case_steps import (
+    Scene,
+    StepOutcome,
+    begin,
+    key_of,
+    moved,
+    next_rung,
+    owned_reason,
+    view_of,
+)
+from nodewatch.policy.exchange import booting, given_up, launching, no_machine
 from nodewatch.policy.lost import is_silent
-from nodewatch.policy.rules import Group, Rules
 from nodewatch.policy.verbs import FAMILY
 
 _SETTLE_S = 3.0
 """How long Slurm's picture may lag behind an action of ours before a difference is taken for somebody's wish."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
-    """What a step may look at."""
-
-    snapshot: Snapshot
-    ledger: Ledger
-    rules: Rules
-    now: float
-    spares: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """By group, the nodes that are held as spares."""
-    spares_taken: Collection[str] = ()
-    """Spares that other cases were given in this same tick."""
-    storm: str | None = None
-    refused: Mapping[str, str] = field(default_factory=dict)
-    """By group, why EC2 is not asked for another machine now."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepOutcome:
-    """The case after the step, actions in order, and why nothing more was done."""
-
-    case: Case
-    actions: tuple[act.Action, ...] = ()
-    held: tuple[str, ...] = ()
 
 
 def advance(case: Case, scene: Scene) -> StepOutcome:
@@ -77,21 +59,6 @@ def _with_spare(case: Case, scene: Scene) -> tuple[Case, tuple[act.Action, ...],
     action = act.ReleaseSpare(key=f"{case.case_id}:spare:{case.spare}", node=case.spare, stands_in_for=case.node)
     is_due = known is not None and known.is_spare and due(action, scene.ledger, scene.rules, scene.now)
     return case, (action,) if is_due else (), None
-
-
-def key_of(case: Case, *parts: object) -> str:
-    """The key of an action of this case: each rung has its own, so that a higher one can drain and return anew."""
-    return ":".join([case.case_id, case.rung.word, *map(str, parts)])
-
-
-def owned_reason(case: Case) -> str:
-    """The drain reason on a node of this case: ours, with the case id and the cause."""
-    return f"nodewatch: {case.case_id} {case.fault} on {case.subject}"
-
-
-def _moved(case: Case, step: Step, scene: Scene, why: str, **changes: object) -> StepOutcome:
-    moved = dataclasses.replace(case, step=step, step_at=scene.now, why=why, **changes)  # type: ignore[arg-type]
-    return StepOutcome(case=moved)
 
 
 def _taken_back(case: Case, scene: Scene) -> Case | None:
@@ -148,11 +115,11 @@ def _draining(case: Case, scene: Scene) -> StepOutcome:
     # Not once the ladder was climbed for it: checks that fail again would send it back here, round and round.
     was_climbed = case.rung is Rung.HUMAN and bool(case.tried)
     if not was_climbed and _has_cleared(case, scene):
-        return _moved(case, Step.VALIDATING, scene, "the fault is no longer seen: checking before it returns")
+        return moved(case, Step.VALIDATING, scene, "the fault is no longer seen: checking before it returns")
     if case.rung is Rung.DRAIN:
         return StepOutcome(case=case, held=(*held, f"{case.fault} has no repair of its own: drained until it clears"))
     if case.rung is Rung.HUMAN:
-        return _moved(case, Step.WAITING_FOR_HUMAN, scene, f"{case.fault} on {case.subject} needs a human")
+        return moved(case, Step.WAITING_FOR_HUMAN, scene, f"{case.fault} on {case.subject} needs a human")
     if busy and case.family != "node":
         return _still_busy(case, held, scene)
     if not (node.is_out or node.is_down):
@@ -160,13 +127,13 @@ def _draining(case: Case, scene: Scene) -> StepOutcome:
     if scene.storm is not None:
         return StepOutcome(case=case, held=(*held, scene.storm))
     if case.rung is Rung.REPLACE:
-        why = _no_machine(case, scene)
+        why = no_machine(case, scene)
         if why is not None:
             return StepOutcome(case=case, held=(*held, why))
-        return _moved(case, Step.LAUNCHING, scene, f"{case.fault}: the machine is replaced")
+        return moved(case, Step.LAUNCHING, scene, f"{case.fault}: the machine is replaced")
     if case.rung is Rung.RESET_GPU:
-        return _moved(case, Step.RESETTING, scene, f"{case.fault}: the GPUs are reset")
-    return _moved(case, Step.REBOOTING, scene, f"{case.fault}: the machine is rebooted")
+        return moved(case, Step.RESETTING, scene, f"{case.fault}: the GPUs are reset")
+    return moved(case, Step.REBOOTING, scene, f"{case.fault}: the machine is rebooted")
 
 
 def _still_busy(case: Case, held: list[str], scene: Scene) -> StepOutcome:
@@ -211,7 +178,7 @@ def _still_busy(case: Case, held: list[str], scene: Scene) -> StepOutcome:
 
 def _has_cleared(case: Case, scene: Scene) -> bool:
     """Whether the machine that had the fault is healthy again without our doing."""
-    view = _view(case, scene)
+    view = view_of(case, scene)
     if case.family == FAMILY or view is None or view.verdict is None:
         return False
     if not spares.is_fit(case.node, scene.snapshot, scene.rules, scene.now):
@@ -227,28 +194,28 @@ def reset_key(case: Case) -> str:
 def _resetting(case: Case, scene: Scene) -> StepOutcome:
     action = act.ResetGpu(key=reset_key(case), node=case.node, reason=owned_reason(case))
     if not scene.ledger.is_done(action.key):
-        return _begin(case, action, scene)
+        return begin(case, action, scene)
     outcome = scene.ledger.resets.get(action.key)
     if outcome is None and scene.now - case.step_at > scene.rules.reset_timeout_s:
-        return _next_rung(case, scene, f"no answer to the GPU reset within {scene.rules.reset_timeout_s:.0f} s")
+        return next_rung(case, scene, f"no answer to the GPU reset within {scene.rules.reset_timeout_s:.0f} s")
     if outcome is None:
         return StepOutcome(case=case, held=("waiting for the agent to reset the GPUs",))
     is_done, said = outcome
     if not is_done:
-        return _next_rung(case, scene, f"the GPU reset failed: {said}")
-    return _moved(case, Step.VALIDATING, scene, "the GPUs were reset: the deep checks run")
+        return next_rung(case, scene, f"the GPU reset failed: {said}")
+    return moved(case, Step.VALIDATING, scene, "the GPUs were reset: the deep checks run")
 
 
 def _rebooting(case: Case, scene: Scene) -> StepOutcome:
     action = act.Reboot(key=key_of(case, "reboot", case.attempt), node=case.node, reason=owned_reason(case))
-    view = _view(case, scene)
+    view = view_of(case, scene)
     if scene.ledger.is_done(action.key):
         if view is not None and view.boot_id and view.boot_id != case.old_boot:
-            return _moved(case, Step.VALIDATING, scene, "it rebooted: the deep checks run")
+            return moved(case, Step.VALIDATING, scene, "it rebooted: the deep checks run")
         if scene.now - case.step_at > scene.rules.reboot_timeout_s:
             return _rebooting_by_ec2(case, scene)
         return StepOutcome(case=case, held=("waiting for the machine to come back from its reboot",))
-    return _begin(case, action, scene)
+    return begin(case, action, scene)
 
 
 def _rebooting_by_ec2(case: Case, scene: Scene) -> StepOutcome:
@@ -261,149 +228,18 @@ def _rebooting_by_ec2(case: Case, scene: Scene) -> StepOutcome:
     why = f"not back within {limit_s:.0f} s of the reboot"
     instance = scene.snapshot.instances.get(case.old_instance)
     if group is None or not group.has_ec2 or instance is None or not instance.is_alive:
-        return _next_rung(case, scene, why)
+        return next_rung(case, scene, why)
     action = act.RebootInstance(
         key=key_of(case, "ec2reboot", case.attempt), node=case.node, instance_id=case.old_instance
     )
     record = scene.ledger.actions.get(action.key)
     if record is None or record.state is ActionState.INTENDED:
-        return _begin(case, action, scene)
+        return begin(case, action, scene)
     if record.state is ActionState.FAILED:
-        return _next_rung(case, scene, f"{why}, and EC2 did not reboot it ({record.error})")
+        return next_rung(case, scene, f"{why}, and EC2 did not reboot it ({record.error})")
     if scene.now - record.at > limit_s:
-        return _next_rung(case, scene, f"{why}, nor of EC2's")
+        return next_rung(case, scene, f"{why}, nor of EC2's")
     return StepOutcome(case=case, held=("waiting for the machine to come back from EC2's reboot",))
-
-
-def _no_machine(case: Case, scene: Scene) -> str | None:
-    """What keeps a new machine from being asked for."""
-    group = scene.rules.group_of(case.node)
-    why = guards.replacing(case, scene.ledger, scene.snapshot, scene.rules, scene.now)
-    return why or (scene.refused.get(group.name) if group is not None else None)
-
-
-def _launching(case: Case, scene: Scene) -> StepOutcome:
-    group = scene.rules.group_of(case.node)
-    if group is None:
-        return StepOutcome(case=case, held=(f"{case.node} is in no group of controller.toml any more",))
-    choice = capacity.choose(
-        key_of(case, "launch", case.attempt),
-        act.Launch(
-            key="",
-            node=case.node,
-            launch_template=group.launch_template,
-            replaces=case.old_instance,
-            since=case.step_at,
-            taken=tuple(sorted(c.new_instance for c in scene.ledger.open_cases if c.new_instance)),
-            lifecycle_script=group.lifecycle_script,
-        ),
-        group,
-        scene.ledger,
-        scene.rules,
-        scene.now,
-    )
-    if choice.done is not None:
-        instance = str(choice.done.result.get("instance_id", ""))
-        address = str(choice.done.result.get("private_ip", ""))
-        why = f"{instance} is booting at {address}"
-        return _moved(case, Step.BOOTING, scene, why, new_instance=instance, new_address=address)
-    if choice.action is None:
-        return StepOutcome(case=case, held=(choice.held,))
-    why_not = _no_machine(case, scene)
-    if why_not is not None and not choice.is_begun:
-        return StepOutcome(case=case, held=(why_not,))
-    first = _before_launch(case, choice.source, group, scene) if choice.action.key not in scene.ledger.actions else None
-    return first if first is not None else _begin(case, choice.action, scene)
-
-
-def _before_launch(case: Case, source: capacity.Source | None, group: Group, scene: Scene) -> StepOutcome | None:
-    """What has to happen to the old machine before a source that ends it, or needs its slot, is asked; None: nothing."""
-    is_reserved = source is not None and source.kind is capacity.Kind.RESERVATION
-    ends_first = source is not None and (source.ends_old_first or (is_reserved and group.terminate_first))
-    if source is None or not case.old_instance or not (ends_first or source.kind is capacity.Kind.ASG):
-        return None
-    if scene.snapshot.is_busy(case.node) and case.family != "node":
-        return StepOutcome(case=case, held=(f"{case.node} is busy: its machine is not ended for {source.word}",))
-    before = parting.before_the_end(case, scene.snapshot, scene.ledger, scene.rules, scene.now)
-    if before.actions or before.held:
-        return StepOutcome(case=case, actions=before.actions, held=(before.held,) if before.held else ())
-    if not ends_first:
-        return None
-    taken = parting.why_slot_is_taken(case, scene.snapshot, scene.ledger, scene.rules, scene.now)
-    if taken is None:
-        return None
-    other = parting.other_between(case, group, scene.ledger)
-    if other is not None:
-        why = f"one machine of {source.word} is exchanged at a time, {other.node} ({other.case_id}) comes first"
-        return StepOutcome(case=case, held=(why,))
-    end = parting.end_of(case, scene.snapshot, scene.ledger, group)
-    if end is None:
-        return StepOutcome(case=case, held=(f"{taken} to {source.word}",))
-    return _begin(parting.noted(case, before.said), end, scene)
-
-
-def _booting(case: Case, scene: Scene) -> StepOutcome:
-    wanted: list[act.Action] = []
-    held: list[str] = []
-    terminate = parting.end_of(case, scene.snapshot, scene.ledger, scene.rules.group_of(case.node))
-    if terminate is not None and scene.snapshot.is_busy(case.node) and case.family != "node":
-        return StepOutcome(case=case, held=(f"{case.node} is busy: its old machine is not terminated",))
-    if terminate is not None:
-        before = parting.before_the_end(case, scene.snapshot, scene.ledger, scene.rules, scene.now)
-        if before.actions:
-            return StepOutcome(case=case, actions=before.actions)
-        if before.held:
-            held.append(before.held)
-        else:
-            case = parting.noted(case, before.said)
-            wanted.append(terminate)
-    node = scene.snapshot.nodes.get(case.node)
-    launched = scene.snapshot.instances.get(case.new_instance)
-    # A fleet and a group answer with an id alone.
-    address = case.new_address or (launched.private_ip if launched is not None else "")
-    if node is not None and address and node.address != address:
-        wanted.append(act.Repoint(key=key_of(case, "repoint", case.attempt), node=case.node, address=address))
-    actions = tuple(a for a in wanted if due(a, scene.ledger, scene.rules, scene.now))
-    if actions:
-        return StepOutcome(case=case, actions=actions)
-    held += [why for a in wanted if (why := blocked(a.key, scene.ledger, scene.rules, scene.now))]
-    script = bootstrap.script_failure(case, scene.ledger)
-    if script is not None:
-        # Waiting longer for it would be waiting for nothing.
-        why = f"the lifecycle script of {case.new_instance} failed ({script})"
-        return _given_up(case, scene, why, bootstrap.Cause.LIFECYCLE_SCRIPT, script)
-    view = scene.snapshot.agents.get(case.node)
-    if view is not None and view.instance_id == case.new_instance and not held:
-        return _moved(case, Step.VALIDATING, scene, f"{case.new_instance} is up: the deep checks run")
-    instance = scene.snapshot.instances.get(case.new_instance)
-    if instance is not None and not instance.is_alive:
-        why = f"{case.new_instance} is {instance.state} before it ever answered"
-        return _given_up(case, scene, why, bootstrap.Cause.ENDED, f"EC2 has it {instance.state}")
-    waited_s = scene.now - case.step_at
-    if instance is None and scene.snapshot.ec2_error is None and waited_s > scene.rules.ec2_settle_s:
-        # Not sooner: EC2's list is eventually consistent, and what it does not show yet is not dead.
-        why = f"EC2 does not know {case.new_instance} {waited_s:.0f} s after its launch"
-        return _given_up(case, scene, why, bootstrap.Cause.ENDED, "EC2 does not know it")
-    if waited_s > scene.rules.launch_timeout_s:
-        cause, said = bootstrap.unheard(case, scene.snapshot, scene.ledger)
-        why = f"{case.new_instance} did not come up within {scene.rules.launch_timeout_s:.0f} s: {cause.words} ({said})"
-        return _given_up(case, scene, why, cause, said)
-    reading = bootstrap.look(case, scene.ledger, scene.rules, scene.now)
-    if reading is not None and scene.snapshot.ec2_error is None:
-        return StepOutcome(case=case, actions=(reading,))
-    return StepOutcome(case=case, held=(*held, f"waiting for the agent on {case.new_instance}"))
-
-
-def _given_up(case: Case, scene: Scene, why: str, cause: bootstrap.Cause, said: str) -> StepOutcome:
-    """A machine that was launched for the case and did not become a node: its console is kept, and another is tried."""
-    if not case.new_instance:
-        return _new_attempt(case, scene, why)
-    if scene.snapshot.ec2_error is not None:
-        return StepOutcome(case=case, held=(f"{why}; EC2 could not be read: its console and another machine wait",))
-    reading = bootstrap.last_look(case, scene.ledger, scene.rules, scene.now)
-    if reading is not None:
-        return StepOutcome(case=case, actions=(reading,), held=(f"{why}: its console is read before it is given up",))
-    return _new_attempt(bootstrap.noted(case, cause, said, scene.now), scene, why)
 
 
 def _validating(case: Case, scene: Scene) -> StepOutcome:
@@ -417,18 +253,18 @@ def _validating(case: Case, scene: Scene) -> StepOutcome:
         evidence = {**case.evidence, "deep_checks": list(failed.faults)}
         noted = dataclasses.replace(case, evidence=evidence)
         why = f"the deep checks failed ({failed.outline})"
-        return _given_up(noted, scene, why, bootstrap.Cause.DEEP_CHECKS, failed.outline)
-    view = _view(case, scene)
+        return given_up(noted, scene, why, bootstrap.Cause.DEEP_CHECKS, failed.outline)
+    view = view_of(case, scene)
     is_running = view is not None and view.validating.startswith(prefix) and not is_silent(view, scene.rules, scene.now)
     waited_s = scene.now - max([case.step_at, *(answer.at for answer in answers)])
     limit_s = scene.rules.check_timeout_s if is_running else scene.rules.validate_timeout_s
     if answers and scene.now - case.step_at > scene.rules.validate_timeout_s and not is_running:
         # Nothing was found against this machine: another one would not make a missing tool appear.
         doubt = f"the deep checks could not tell, {len(answers)} times ({answers[-1].outline})"
-        return _moved(case, Step.WAITING_FOR_HUMAN, scene, doubt)
+        return moved(case, Step.WAITING_FOR_HUMAN, scene, doubt)
     if waited_s > limit_s:
         why = f"no answer of the deep checks within {limit_s:.0f} s"
-        return _given_up(case, scene, why, bootstrap.Cause.DEEP_CHECKS, why)
+        return given_up(case, scene, why, bootstrap.Cause.DEEP_CHECKS, why)
     doubt = f" ({len(answers)} times it could not be told: {answers[-1].outline})" if answers else ""
     progress = f": {view.progress}" if view is not None and is_running and view.progress else ""
     return StepOutcome(case=case, held=(f"waiting for the deep checks ({key}){progress}{doubt}",))
@@ -437,12 +273,12 @@ def _validating(case: Case, scene: Scene) -> StepOutcome:
 def _passed(case: Case, scene: Scene) -> StepOutcome:
     """The deep checks passed; a replacement has to be other hardware as well, where that can be told."""
     if not case.new_instance:
-        return _moved(case, Step.RETURNING, scene, "the deep checks passed")
+        return moved(case, Step.RETURNING, scene, "the deep checks passed")
     verdict, sentence = parting.same_hardware(case, scene.ledger)
     noted = dataclasses.replace(case, evidence={**case.evidence, "hardware": verdict})
     if verdict == "same" and scene.rules.same_hardware_fails:
-        return _given_up(noted, scene, sentence, bootstrap.Cause.HARDWARE, sentence)
-    return _moved(noted, Step.RETURNING, scene, f"the deep checks passed; {sentence}")
+        return given_up(noted, scene, sentence, bootstrap.Cause.HARDWARE, sentence)
+    return moved(noted, Step.RETURNING, scene, f"the deep checks passed; {sentence}")
 
 
 def _validation_prefix(case: Case) -> str:
@@ -469,11 +305,11 @@ def _returning(case: Case, scene: Scene) -> StepOutcome:
         # An old Slurm that tells no start of slurmd must not cost a machine.
         is_told = not node.is_responding or node.slurmd_started_at > 0
         if is_told and scene.now - case.step_at > limit_s and not scene.ledger.is_done(key_of(case, "return")):
-            view = _view(case, scene)
+            view = view_of(case, scene)
             worst = view.verdict.worst if view is not None and view.verdict is not None else None
             said = f"its agent says {worst.finding.fault}" if worst is not None else "its agent finds nothing"
             why = f"slurmd has not registered within {limit_s:.0f} s of the deep checks ({said})"
-            return _given_up(case, scene, why, bootstrap.Cause.SLURMD, said)
+            return given_up(case, scene, why, bootstrap.Cause.SLURMD, said)
         return StepOutcome(case=case, held=("waiting for slurmd to register",))
     group = scene.rules.group_of(case.node)
     lacks_spare = group is not None and len(scene.spares.get(group.name, ())) < group.spares
@@ -483,12 +319,12 @@ def _returning(case: Case, scene: Scene) -> StepOutcome:
     hold = act.HoldSpare(key=key_of(case, "hold"), node=case.node, reason=SPARE_REASON, is_down=node.is_down)
     if scene.ledger.is_done(back.key) or scene.ledger.is_done(hold.key):
         as_spare = scene.ledger.is_done(hold.key)
-        return _moved(case, Step.WATCHING, scene, "back as the spare" if as_spare else "back in service")
-    return _begin(case, hold if becomes_spare else back, scene)
+        return moved(case, Step.WATCHING, scene, "back as the spare" if as_spare else "back in service")
+    return begin(case, hold if becomes_spare else back, scene)
 
 
 def _watching(case: Case, scene: Scene) -> StepOutcome:
-    view = _view(case, scene)
+    view = view_of(case, scene)
     if view is not None and view.verdict is not None and not is_silent(view, scene.rules, scene.now):
         again = [
             s.finding
@@ -497,7 +333,7 @@ def _watching(case: Case, scene: Scene) -> StepOutcome:
         ]
         if again:
             worst = again[0]
-            return _next_rung(case, scene, f"{worst.fault} again after the repair: it did not help")
+            return next_rung(case, scene, f"{worst.fault} again after the repair: it did not help")
         if scene.now - case.step_at >= scene.rules.healthy_delay_s:
             swapped = f"{case.old_instance} was replaced by {case.new_instance}" if case.new_instance else case.why
             closed = dataclasses.replace(
@@ -519,77 +355,12 @@ def _waiting_for_human(case: Case, scene: Scene) -> StepOutcome:
     return StepOutcome(case=case, held=(f"needs a human: {case.why}",))
 
 
-def _new_attempt(case: Case, scene: Scene, why: str) -> StepOutcome:
-    """Once more on the same rung with another machine, or up, when the tries are used up.
-
-    The machine that failed becomes the old one, so that it is ended once its successor exists.
-    """
-    if case.rung is not Rung.REPLACE or case.attempt >= scene.rules.attempts:
-        return _next_rung(case, scene, why)
-    moved = dataclasses.replace(
-        case,
-        step=Step.LAUNCHING,
-        step_at=scene.now,
-        why=f"{why}: try {case.attempt + 1} of {scene.rules.attempts}",
-        attempt=case.attempt + 1,
-        old_instance=case.new_instance or case.old_instance,
-        new_instance="",
-        new_address="",
-    )
-    return StepOutcome(case=moved)
-
-
-def _next_rung(case: Case, scene: Scene, why: str) -> StepOutcome:
-    rung = rung_after(case.rung)
-    node = scene.snapshot.nodes.get(case.node)
-    moved = dataclasses.replace(
-        case,
-        rung=rung,
-        old_slurmd=node.slurmd_started_at if node is not None else case.old_slurmd,
-        step=Step.DRAINING,
-        step_at=scene.now,
-        why=f"{why}: up to {rung.word}",
-        attempt=1,
-        tried=(*case.tried, case.rung),
-        old_instance=case.new_instance or case.old_instance,
-        new_instance="",
-        new_address="",
-    )
-    return StepOutcome(case=moved)
-
-
-def _begin(case: Case, action: act.Action, scene: Scene) -> StepOutcome:
-    """The action, when it is due; otherwise why not. A destructive one waits until the node is empty; none is begun on a
-    node that somebody took over meanwhile."""
-    taken_over = guards.foreign(case, scene.snapshot)
-    record = scene.ledger.actions.get(action.key)
-    # One that was intended and has no outcome may have happened: it is settled whoever has the node now.
-    is_unsettled = record is not None and record.state is ActionState.INTENDED
-    if taken_over is not None and not is_unsettled:
-        return StepOutcome(case=case, held=(taken_over,))
-    if isinstance(action, act.DESTRUCTIVE) and case.family != "node" and scene.snapshot.is_busy(case.node):
-        return StepOutcome(case=case, held=(f"{case.node} is busy again: {act.word_of(action)} waits",))
-    if due(action, scene.ledger, scene.rules, scene.now):
-        return StepOutcome(case=case, actions=(action,))
-    why = blocked(action.key, scene.ledger, scene.rules, scene.now)
-    return StepOutcome(case=case, held=(why,) if why else ())
-
-
-def _view(case: Case, scene: Scene) -> AgentView | None:
-    """The agent's word about the machine that the case is about now: the new one once it exists."""
-    view = scene.snapshot.agents.get(case.node)
-    expected = case.new_instance or case.old_instance
-    if view is None or (expected and view.instance_id and view.instance_id != expected):
-        return None
-    return view
-
-
 _STEPS: dict[Step, Callable[[Case, Scene], StepOutcome]] = {
     Step.DRAINING: _draining,
     Step.RESETTING: _resetting,
     Step.REBOOTING: _rebooting,
-    Step.LAUNCHING: _launching,
-    Step.BOOTING: _booting,
+    Step.LAUNCHING: launching,
+    Step.BOOTING: booting,
     Step.VALIDATING: _validating,
     Step.RETURNING: _returning,
     Step.WATCHING: _watching,
