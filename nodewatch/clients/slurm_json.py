@@ -52,6 +52,7 @@ def parse_node(data: Mapping[str, Any]) -> SlurmNode:
         reason=_text(data.get("reason")),
         partitions=_names(data.get("partitions")),
         slurmd_started_at=_time(data.get("slurmd_start_time")) or 0.0,
+        reason_at=_time(data.get("reason_changed_at")) or 0.0,
     )
 
 

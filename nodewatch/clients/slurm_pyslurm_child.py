@@ -36,6 +36,8 @@ class Calls:
                     "reason": node.reason,
                     "partitions": node.partitions,
                     "slurmd_start_time": node.slurmd_start_time,
+                    # Without it less is told, and a release that names it otherwise is no unusable one.
+                    "reason_changed_at": getattr(node, "reason_time", None),
                 }
                 for node in self._pyslurm.Nodes.load().values()
             ]

@@ -37,6 +37,8 @@ class SlurmNode:
     partitions: tuple[str, ...] = ()
     slurmd_started_at: float = 0.0
     """When the slurmd that registered last was started, by the node's own clock; 0 when none has."""
+    reason_at: float = 0.0
+    """When the reason was written, by slurmctld's clock; 0 where that is not told."""
 
     @property
     def is_out(self) -> bool:

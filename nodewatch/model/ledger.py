@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -278,6 +279,20 @@ class Tested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TurnedAway:
+    """The jobs that a node's agent turned away, and what was wrong with the node then and since."""
+
+    times: tuple[float, ...]
+    """By the node's own clock, the oldest first; the last few."""
+    families: tuple[tuple[str, float], ...] = ()
+    """Fault families and when each was told of last: as the cause, or as that of a case."""
+
+    def with_family(self, family: str, at: float) -> TurnedAway:
+        """The same with news of a family."""
+        return dataclasses.replace(self, families=(*(f for f in self.families if f[0] != family), (family, at)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
     """The controller's whole memory. Every field follows from the journal alone."""
 
@@ -298,8 +313,8 @@ class Ledger:
     """By key, until they are fulfilled or withdrawn."""
     check_runs: Mapping[str, CheckRun] = field(default_factory=dict)
     """By key; of those that ended the last few hundred."""
-    turned_away: Mapping[str, float] = field(default_factory=dict)
-    """When the agent of a node last turned a job away, until the node is drained by us or returned."""
+    turned_away: Mapping[str, TurnedAway] = field(default_factory=dict)
+    """By node, until the node is drained by us or returned."""
     quarantined: Mapping[str, str] = field(default_factory=dict)
     """Machines in quarantine and the node that each was: their agents do not speak for it any more."""
     tested: Mapping[str, Tested] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from nodewatch.model.ledger import (
     Rung,
     Step,
     Tested,
+    TurnedAway,
     Validated,
 )
 from nodewatch.model.pairs import Culprit, PairJudgement, PairResult, PairRun, PairTest
@@ -34,6 +36,9 @@ _PAIR_TESTS_KEPT = 20
 _DAY_S = 86400.0
 _REPLACEMENTS_KEPT = MOST_REPLACEMENTS + 1
 _HANGS_KEPT = 500
+_TIMES_KEPT = 50
+_CAUSE = re.compile(r"nodewatch: ([a-z0-9_]+)\.")
+"""The fault family in the sentence of an agent that turns a job away (policy/verdicts.py)."""
 _KEEPS_OUT = frozenset({Severity.DEGRADED.word, Severity.FATAL.word})
 
 
@@ -287,6 +292,10 @@ def _case(draft: Draft, record: Record) -> None:
     case = case_from_json(record.data["case"])
     before = draft.cases.get(case.case_id)
     draft.put_case(case)
+    if case.node in draft.turned_away:
+        # Kept here: a storm over two thousand nodes has the closed cases of before forgotten.
+        away = draft.turned_away[case.node]
+        draft.table("turned_away")[case.node] = away.with_family(case.family, record.at)
     failed = draft.failed_replacements
     if before is not None and case.attempt > before.attempt and before.rung is Rung.REPLACE:
         failed += 1
@@ -331,7 +340,10 @@ def _done(draft: Draft, record: Record) -> None:
 
 
 def _hook_denied(draft: Draft, record: Record) -> None:
-    draft.table("turned_away")[str(record.data["node"])] = record.at
+    node, told = str(record.data["node"]), _CAUSE.match(str(record.data.get("reason") or ""))
+    before = draft.turned_away.get(node) or TurnedAway(times=())
+    now = dataclasses.replace(before, times=(*before.times, record.at)[-_TIMES_KEPT:])
+    draft.table("turned_away")[node] = now.with_family(told[1] if told else "", record.at)
 
 
 def _failed(draft: Draft, record: Record) -> None:

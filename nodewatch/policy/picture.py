@@ -24,12 +24,14 @@ from nodewatch.policy.rules import Rules
 Picture = dict[tuple[str, str], Any]
 """Values are plain JSON."""
 
-_OF_NODES = frozenset({"node", "address", "slurmd", "agent", "verdict", "silent", "validating", "unreachable"})
+_OF_NODES = frozenset(
+    {"node", "address", "slurmd", "reason_at", "agent", "verdict", "silent", "validating", "unreachable"}
+)
 _EVIDENCE = ("uuid", "serial", "starts_at")
 
 LEFT_OUT: Mapping[type, frozenset[str]] = {
     # Another for each node: they would keep nodes that change alike from being one line, and have kinds of their own.
-    SlurmNode: frozenset({"name", "address", "slurmd_started_at"}),
+    SlurmNode: frozenset({"name", "address", "slurmd_started_at", "reason_at"}),
     SlurmJob: frozenset({"job_id", "name", "user", "comment", "account", "stderr_path"}),
     Instance: frozenset({"instance_id", "tags"}),
     AgentView: frozenset({"node", "heard_at", "verdict", "validating", "progress"}),
@@ -45,6 +47,8 @@ def picture_of(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> 
         picture["address", name] = node.address
         if node.slurmd_started_at:
             picture["slurmd", name] = node.slurmd_started_at
+        if node.reason_at:
+            picture["reason_at", name] = node.reason_at
     for job_id, job in snapshot.jobs.items():
         if job.is_active or job_id in ledger.jobs:
             picture["job", str(job_id)] = _sparse(job)
@@ -127,6 +131,7 @@ def snapshot_of(picture: Picture, now: float) -> Snapshot:
             own = {
                 "address": picture.get(("address", name), ""),
                 "slurmd_started_at": picture.get(("slurmd", name), 0.0),
+                "reason_at": picture.get(("reason_at", name), 0.0),
             }
             nodes[name] = from_plain(SlurmNode, {"name": name, **own, **value})
         elif kind == "job":

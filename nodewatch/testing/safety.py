@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from nodewatch.model.cluster import SlurmNode
 from nodewatch.model.ledger import Case, Step
 from nodewatch.model.records import Record
+from nodewatch.policy.case_steps import key_of
 from nodewatch.policy.job_scene import limit_of
 from nodewatch.policy.plan import plan
-from nodewatch.policy.repair import key_of
 from nodewatch.policy.verbs import FAMILY, asked
 from nodewatch.policy.wishes import is_forced, is_wished
 
@@ -80,12 +80,18 @@ class Safety:
     def _only_what_slurm_drained_for_something_shared(self, node: str, cases: list[Case]) -> None:
         """Without deep checks, only a node that was never suspected itself, and that shows nothing."""
         world = self._world
-        at = world.engine.ledger.turned_away[node]
-        assert world.slurm.node_table[node].reason.startswith(("Prolog error", "Epilog error"))
+        known = world.slurm.node_table[node]
+        assert known.reason.startswith(("Prolog error", "Epilog error"))
+        times = [at for at in world.engine.ledger.turned_away[node].times if abs(at - known.reason_at) <= 60]
+        assert times, f"{node} goes back after another failure than ours at {known.reason_at}"
+        at = times[0]
         assert not cases, f"{node} goes back into service under {cases}"
         assert not world.machines[node].findings, f"{node} goes back with {world.machines[node].findings}"
         families = {case.family for case in world.cases(node) if case.step_at >= at}
-        assert families <= set(world.rules.shared_families), f"{node} goes back unchecked after {sorted(families)}"
+        shared = set(world.rules.shared_families)
+        assert families <= shared, f"{node} goes back unchecked after {sorted(families)}"
+        alike = {other.node for other in world.engine.ledger.cases.values() if other.family in shared}
+        assert len(alike) >= world.rules.storm_nodes, f"{node} goes back unchecked, only {sorted(alike)} had its fault"
 
     def _nothing_in_a_storm(self, node: str, cases: list[Case]) -> None:
         """A fault that was on many nodes when the case went on is not the node's."""

@@ -266,7 +266,7 @@ class FakeSlurm:
         states = known.states | flags
         if "DOWN" in flags:
             states = states - {"IDLE", "ALLOCATED"}
-        self.node_table[node] = dataclasses.replace(known, states=states, reason=reason)
+        self.node_table[node] = dataclasses.replace(known, states=states, reason=reason, reason_at=self._clock())
 
     def _resume(self, node: str) -> None:
         known = self.node_table[node]

@@ -81,6 +81,7 @@ NODE = SlurmNode(
     states=frozenset({"MIXED", "DRAIN", "NOT_RESPONDING"}),
     reason="nodewatch: n2.gpu.100 gpu.lost on GPU-0",
     partitions=("train", "all"),
+    reason_at=1700000000.0,
 )
 
 JOB_22 = {

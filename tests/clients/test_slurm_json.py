@@ -29,6 +29,7 @@ NODE_22_05 = {
     "next_state_after_reboot": "invalid",
     "partitions": ["train", "all"],
     "reason": "nodewatch: n2.gpu.1",
+    "reason_changed_at": 1700000100,
     "slurmd_start_time": 1700000000,
     "state": "mixed",
     "state_flags": ["DRAIN", "NOT_RESPONDING"],
@@ -40,9 +41,10 @@ NODE_23_02 = {
     "cpu_load": number(12),
 }
 NODE_23_11 = {**NODE_23_02, "boot_time": number(1699999000), "slurmd_start_time": number(1700000000)}
+NODE_23_11["reason_changed_at"] = number(1700000100)
 NODE_24_11 = {**NODE_23_11, "gpu_spec": "", "res_cores_per_gpu": 0, "instance_id": "", "instance_type": ""}
 NODE_25_11 = {**NODE_24_11, "topology": "default:sw1", "cert_flags": []}
-NODE_COMPLEX = {**NODE_25_11, "reason_changed_at": None, "slurmd_start_time": 1700000000}
+NODE_COMPLEX = {**NODE_25_11, "reason_changed_at": 1700000100, "slurmd_start_time": 1700000000}
 
 JOB_22_05 = {
     "array_job_id": 15,
@@ -111,6 +113,7 @@ NODE = SlurmNode(
     reason="nodewatch: n2.gpu.1",
     partitions=("train", "all"),
     slurmd_started_at=1700000000.0,
+    reason_at=1700000100.0,
 )
 JOB = SlurmJob(
     job_id=17,
@@ -218,7 +221,14 @@ BAD_NODES: list[dict[str, Any]] = [
     {"slurmd_start_time": True},
     {"slurmd_start_time": "yesterday"},
     {"slurmd_start_time": [1]},
+    {"reason_changed_at": "yesterday"},
 ]
+
+
+@pytest.mark.parametrize("untold", [None, 0, {"set": False, "infinite": False, "number": 0}], ids=repr)
+def test_a_reason_whose_time_is_not_told(untold: Any) -> None:
+    (node,) = nodes_of({"nodes": [{**NODE_25_11, "reason_changed_at": untold}]}, "a test").values()
+    assert node.reason_at == 0.0
 
 
 @pytest.mark.parametrize("change", BAD_NODES, ids=repr)

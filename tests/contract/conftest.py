@@ -55,7 +55,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClusterFile:
 @pytest.fixture
 def a_node() -> Callable[..., dict[str, Any]]:
     def make(name: str, *states: str, **fields: Any) -> dict[str, Any]:
-        node = {"address": f"10.0.0.{name[1:]}", "state": sorted(states) or ["IDLE"], "reason": None}
+        node = {"address": f"10.0.0.{name[1:]}", "state": sorted(states) or ["IDLE"], "reason": None, "reason_at": 0}
         return {"name": name, **node, "partitions": ["train"], "started": 1700000000, **fields}
 
     return make

@@ -22,6 +22,7 @@ def node(data: dict[str, Any]) -> dict[str, Any]:
         "reason": data["reason"] or "",
         "partitions": data["partitions"],
         "slurmd_start_time": number(data["started"]),
+        "reason_changed_at": number(data["reason_at"]),
         "next_state_after_reboot": ["INVALID"],
     }
 

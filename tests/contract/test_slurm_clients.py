@@ -42,10 +42,11 @@ def client(begin: Callable[[float], AnySlurm]) -> AnySlurm:
 
 
 def test_nodes(client: AnySlurm, cluster: Any, a_node: Make) -> None:
+    why: dict[str, Any] = {"reason": "nodewatch: n2.gpu.1", "reason_at": 1700000200}
     cluster.set(
         nodes=[
             a_node("n1"),
-            a_node("n2", "MIXED", "DRAIN", "NOT_RESPONDING", reason="nodewatch: n2.gpu.1", partitions=["train", "all"]),
+            a_node("n2", "MIXED", "DRAIN", "NOT_RESPONDING", partitions=["train", "all"], **why),
             a_node("n3", "DOWN", started=0, partitions=[]),
         ]
     )
@@ -62,6 +63,7 @@ def test_nodes(client: AnySlurm, cluster: Any, a_node: Make) -> None:
             address="10.0.0.2",
             states=frozenset({"MIXED", "DRAIN", "NOT_RESPONDING"}),
             reason="nodewatch: n2.gpu.1",
+            reason_at=1700000200.0,
             partitions=("train", "all"),
             slurmd_started_at=1700000000.0,
         ),

@@ -11,7 +11,7 @@ from nodewatch.testing import World
 ACT = Rules(mode="act", max_out_share=1.0, sweep_every_s=0.0)
 
 
-def turned_away(world: World, name: str) -> None:
+def turned_away(world: World, name: str, fault: str = "filesystem.hung on /fsx", drained: str = "Prolog error") -> None:
     """What a prolog that says no leads to: the agent tells of it, and slurmd has its node drained."""
     machine = world.node(name)
     machine.sequence += 1
@@ -22,10 +22,10 @@ def turned_away(world: World, name: str) -> None:
             "kind": "hook_denied",
             "ask": "prolog",
             "job": {"id": "7"},
-            "reason": "nodewatch: filesystem.hung on /fsx",
+            "reason": f"nodewatch: {fault} (degraded): this node cannot take work",
         }
     )
-    world.slurm.operator(name, "drain", "Prolog error")
+    world.slurm.operator(name, "drain", drained)
 
 
 def hanging(world: World) -> None:
@@ -122,3 +122,71 @@ def test_an_operator_who_drains_it_meanwhile_keeps_it() -> None:
     world.run(minutes=10)
     assert world.story() == []
     assert world.slurm_node("n2").reason == "bad fan, Ada"
+
+
+@pytest.mark.parametrize(
+    "away",
+    [
+        pytest.param({"drained": "Kill task failed"}, id="a process that cannot be killed"),
+        pytest.param({"fault": "gpu.lost on GPU-1"}, id="turned away for a GPU that was back before anybody was told"),
+        pytest.param({"fault": "?"}, id="turned away for what is not known"),
+    ],
+)
+def test_slurm_may_have_drained_it_for_a_fault_of_its_own(away: dict[str, str]) -> None:
+    world = world_of()
+    hanging(world)
+    world.run(seconds=40)
+    turned_away(world, "n2", **away)
+    world.run(seconds=40)
+    well(world)
+    world.run(minutes=10)
+    assert world.story() == []
+    assert world.slurm_node("n2").is_out
+
+
+def test_a_no_of_last_week_is_no_reason_to_return_it_today() -> None:
+    """An operator put it back; what fails now is the site's own prolog, of a fault that we know nothing of."""
+    world = world_of()
+    hung_once(world)
+    world.slurm.operator("n2", "resume")
+    world.run(minutes=10)
+    world.slurm.operator("n2", "drain", "Prolog error")
+    world.run(minutes=10)
+    assert world.story() == []
+    assert world.slurm_node("n2").is_out
+
+
+def test_a_file_system_that_hung_on_one_node_alone_may_be_the_nodes_fault() -> None:
+    world = world_of()
+    world.node("n2").reports("filesystem.hung", Severity.DEGRADED, Remedy.HUMAN, "/fsx")
+    world.run(seconds=40)
+    turned_away(world, "n2")
+    world.run(seconds=40)
+    world.node("n2").recovers()
+    world.run(minutes=10)
+    assert world.story() == []
+    assert any("no other node had the fault then: `nodewatch check --deep n2`" in why for why in world.reasons("n2"))
+
+
+def test_an_epilog_that_says_no_hours_later_does_not_keep_it() -> None:
+    world = world_of()
+    hanging(world)
+    world.run(seconds=40)
+    turned_away(world, "n2")
+    since = world.slurm_node("n2").reason_at
+    world.run(minutes=30)
+    turned_away(world, "n2")
+    # Slurm leaves the reason of a node that is out already as it is.
+    world.slurm.node_table["n2"] = dataclasses.replace(world.slurm_node("n2"), reason_at=since)
+    world.run(seconds=40)
+    well(world)
+    world.run(minutes=3)
+    assert world.story() == ["return_to_service"]
+
+
+def test_where_slurm_does_not_say_when_it_drained_a_node_it_stays() -> None:
+    world = world_of()
+    hung_once(world)
+    world.slurm.node_table["n2"] = dataclasses.replace(world.slurm_node("n2"), reason_at=0.0)
+    world.run(minutes=10)
+    assert world.story() == []

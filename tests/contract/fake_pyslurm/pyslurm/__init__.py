@@ -96,6 +96,7 @@ class Nodes(_Collection):
                 reason=data["reason"],
                 partitions=list(data["partitions"]),
                 slurmd_start_time=data["started"] or None,
+                reason_time=data["reason_at"] or None,
             )
             items[data["name"]] = node
         return Nodes(items)
