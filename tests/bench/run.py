@@ -6,6 +6,7 @@
     faults.json   a fault to the agent's verdict, from the kernel log and by asking
     planner.json  one tick of the planner from 1,000 to 100,000 nodes, and how fast it grows; needs no cluster
     journal.json  what a controller takes to remember a year of journal (needs no cluster)
+    resume.json   a fault to the next step of training, beside plain Slurm; brings up clusters of its own, last
 
 The demo brings a cluster up by itself; without it (--only) the cluster that is up is measured. LBNL NHC is no part of this
 repository: --nhc DIR names a copy, the script `nhc` with `scripts/*.nhc` beside it. Ratios and percentiles are of one run
@@ -30,7 +31,7 @@ from planner import planner
 from nodewatch.lab import machine
 from nodewatch.lab.layout import Layout, layout_from
 
-PARTS = ("planner", "demo", "hooks", "agent", "faults", "journal")
+PARTS = ("planner", "demo", "hooks", "agent", "faults", "journal", "resume")
 
 
 def main() -> int:
@@ -70,6 +71,13 @@ def main() -> int:
         print(f"a journal of {RECORDS:,} records", flush=True)
         with tempfile.TemporaryDirectory() as directory:
             _write(output / "journal.json", measure(Path(directory), RECORDS))
+    if "resume" in parts:
+        print(
+            "a fault to the next step, through the queue, inside the allocation and by plain Slurm: half an hour",
+            flush=True,
+        )
+        resume = Path(__file__).with_name("resume.py")
+        code = subprocess.run([sys.executable, str(resume), "--output", str(output)], check=False).returncode or code
     return code
 
 
