@@ -31,7 +31,7 @@ def in_queue(scene: Scene, seen: SlurmJob) -> JobDecision:
     if job.judged_restart == job.restart_count and not job.restarts:
         # Put back by Slurm, or by somebody's hand, and not for a fault that we would start it again for: its turn is its own.
         # A preempted job put before the others would take its nodes back from the very job that was given them.
-        return JobDecision()
+        return _in_its_turn(scene, seen)
     return _start_again(scene, seen)
 
 
@@ -105,6 +105,25 @@ def _start_again(scene: Scene, seen: SlurmJob) -> JobDecision:
         releases=releases,
     )
     return JobDecision(actions=(action,)) if due(action, ledger, rules, now) else JobDecision()
+
+
+def _in_its_turn(scene: Scene, seen: SlurmJob) -> JobDecision:
+    """It keeps its place and its time, and is no longer kept from nodes that we had it avoid and that are cured."""
+    job, now = scene.job, scene.now
+    cured = set(job.excluded) & (set(seen.excluded_nodes) - scene.cases.fatal)
+    if not cured or (seen.begins_at is not None and seen.begins_at > now):
+        return JobDecision()
+    exclude = tuple(sorted(set(seen.excluded_nodes) - cured))
+    action = Expedite(
+        key=_expedite_key(job, exclude, scene.ledger),
+        job_id=job.job_id,
+        slurm_id=seen.slurm_id,
+        priority=seen.priority,
+        exclude=exclude,
+        ours=tuple(sorted(set(job.excluded) - cured)),
+        comment=_comment(job),
+    )
+    return JobDecision(actions=(action,)) if due(action, scene.ledger, scene.rules, now) else JobDecision()
 
 
 def _expedite_key(job: MarkedJob, exclude: tuple[str, ...], ledger: Ledger) -> str:

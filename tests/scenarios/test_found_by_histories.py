@@ -10,8 +10,8 @@ from nodewatch.testing import World
 ACT = Rules(mode="act", max_out=3, max_out_share=1.0, sweep_every_s=0.0, healthy_delay_s=5.0)
 
 
-def calm(*, nodes: int = 4) -> World:
-    world = World(nodes=nodes, spares=0, rules=ACT)
+def calm(*, nodes: int = 4, boot_s: float = 60.0) -> World:
+    world = World(nodes=nodes, spares=0, boot_s=boot_s, rules=ACT)
     world.run(seconds=3)
     return world
 
@@ -62,3 +62,20 @@ def test_a_job_that_waits_keeps_away_from_a_node_no_longer_than_it_is_ill_howeve
     world.slurm.operator("n2", "resume")
     world.run(seconds=5)
     assert world.job(waiting).is_running
+
+
+def test_a_job_that_is_not_started_again_keeps_away_from_no_node_that_is_cured() -> None:
+    world = calm(nodes=3, boot_s=600.0)
+    job = world.submit(nodes=1, auto_resume="1")
+    world.run(seconds=3)
+    world.node("n1").loses_gpu()
+    world.run(minutes=25, step_s=5.0)
+    assert (world.job(job).nodes, world.job(job).excluded_nodes) == (("n2",), ("n1",))
+
+    world.slurm.operator("n1", "drain", "not now")
+    world.slurm.operator("n3", "drain", "not now")
+    world.node("n2").crashes()
+    world.run(minutes=4, step_s=5.0)
+    assert "restarts are used up" in world.judged(job)
+    assert world.job(job).is_pending
+    assert world.job(job).excluded_nodes == ()
