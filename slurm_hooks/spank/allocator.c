@@ -25,7 +25,8 @@ static void lend_settings(struct plugin_context *context)
 {
 	if (context->args.append_output && lend("SBATCH_OPEN_MODE", "append"))
 		context->lent_open_mode = true;
-	if (context->args.request_requeue && getenv("SBATCH_NO_REQUEUE") == NULL && lend("SBATCH_REQUEUE", "1"))
+	/* Empty, as if --requeue stood alone: 26.05 refuses to submit with any other value that it does not know. */
+	if (context->args.request_requeue && getenv("SBATCH_NO_REQUEUE") == NULL && lend("SBATCH_REQUEUE", ""))
 		context->lent_requeue = true;
 }
 
