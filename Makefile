@@ -1,7 +1,7 @@
 # `make help` lists the targets. All of them work in .venv, which .ci/prepare makes.
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest -q -p no:cacheprovider
-SHELL_FILES := .ci/prepare .ci/run packaging/bootstrap packaging/build-spank train/sbatch/pretrain.sbatch
+SHELL_FILES := tests/packaging/one-node .ci/prepare .ci/run packaging/bootstrap packaging/build-spank train/sbatch/pretrain.sbatch
 
 .PHONY: help demo test check ansible-lint unit lab-test bench packages packages-lint clean
 
