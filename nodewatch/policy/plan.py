@@ -93,8 +93,14 @@ def plan(snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> Plan:
         held += [Held(subject=_subject(action), why=f"{brake}; would {act.describe(action)}") for action in actions]
         actions = []
     actions += checks.for_operators
-    changed = tuple(case for case_id, case in sorted(cases.items()) if ledger.cases.get(case_id) != case)
-    return Plan(cases=changed, judgements=tuple(judgements), actions=tuple(actions), held=tuple(held))
+    changed = [case for case_id, case in cases.items() if _is_news(case, ledger.cases.get(case_id))]
+    changed.sort(key=lambda case: case.case_id)
+    return Plan(cases=tuple(changed), judgements=tuple(judgements), actions=tuple(actions), held=tuple(held))
+
+
+def _is_news(case: Case, before: Case | None) -> bool:
+    # The same object first: to compare twenty fields of each case of a storm takes a while.
+    return case is not before and case != before
 
 
 def validation_requests(node: str, ledger: Ledger, rules: Rules, now: float) -> tuple[tuple[str, str], ...]:
@@ -384,10 +390,9 @@ def _advance(
     refused = budgets.refused(cases.values(), ledger, rules, now)
     held_spares = spares.held_spares(snapshot, rules)
     taken: set[str] = {case.spare for case in cases.values() if case.spare and case.is_admitted}
-    for case_id in sorted(cases, key=lambda key: (cases[key].opened_at, key)):
-        case = cases[case_id]
-        if not case.is_admitted:
-            continue
+    admitted = [case for case in cases.values() if case.is_admitted]
+    for case in sorted(admitted, key=lambda case: (case.opened_at, case.case_id)):
+        case_id = case.case_id
         scene = Scene(
             snapshot=snapshot,
             ledger=ledger,
@@ -418,7 +423,8 @@ def _jobs(
 ) -> list[Judgement]:
     judgements: list[Judgement] = []
     recent = [case for case in ledger.cases.values() if now - case.step_at <= 3600 and not case.is_open]
-    candidates = (*cases.values(), *recent)
+    # One that is neither fatal nor out explains nothing: those are the thousands of a storm of something shared.
+    candidates = [case for case in (*cases.values(), *recent) if case.severity >= Severity.FATAL or case.is_out]
     explaining = job_scene.Suspects(sorted(candidates, key=lambda c: (not c.is_admitted, c.opened_at, c.case_id)))
     suspected = {case.node for case in candidates if case.severity >= Severity.FATAL}
     for job in with_news(suspected, snapshot, ledger):

@@ -219,7 +219,14 @@ class Simulation:
     def _wake_for_what_waits(self) -> None:
         """A tick for the earliest instant at which the planner itself may decide otherwise."""
         due = [self.now + _LOOK_AT_LEAST_S]
+        waiting: dict[tuple[float, float, str, int], Case] = {}
         for case in self.ledger.open_cases:
+            if case.step is Step.HELD:
+                # Of the thousands of a storm those that were opened at once wait alike.
+                waiting[case.opened_at, case.step_at, case.fault, case.severity] = case
+            else:
+                due += self._due_of(case)
+        for case in waiting.values():
             due += self._due_of(case)
         for job_id in self.slurm.pending:
             known = self.ledger.jobs.get(job_id)

@@ -94,7 +94,7 @@ def test_all_at_once_is_the_same_as_one_by_one(records: list[Record]) -> None:
     one_by_one = Ledger()
     for record in records:
         one_by_one = fold(one_by_one, [record], LIMITS)
-    for field in dataclasses.fields(Ledger):
+    for field in (field for field in dataclasses.fields(Ledger) if field.init):
         ours, theirs = getattr(once, field.name), getattr(one_by_one, field.name)
         assert ours == theirs, field.name
         if isinstance(ours, dict):
@@ -107,7 +107,7 @@ def test_all_at_once_is_the_same_as_one_by_one(records: list[Record]) -> None:
 @given(histories, st.integers(0, 60))
 def test_a_ledger_that_was_handed_out_does_not_change(records: list[Record], cut: int) -> None:
     before = fold(Ledger(), records[:cut], LIMITS)
-    values = {field.name: getattr(before, field.name) for field in dataclasses.fields(Ledger)}
+    values = {field.name: getattr(before, field.name) for field in dataclasses.fields(Ledger) if field.init}
     kept = Ledger(**{name: dict(value) if isinstance(value, dict) else value for name, value in values.items()})
     fold(before, records[cut:], LIMITS)
     assert before == kept
