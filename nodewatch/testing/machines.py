@@ -167,7 +167,7 @@ def speak(world: World) -> None:
                 world.bad_nodes[request["job"], name] = tuple(request["nodes"])
             elif request["kind"] == "stack_dump":
                 _dump_stacks(world, machine, request["key"], request["job"])
-            elif request["key"] not in machine.answered:
+            elif request["kind"] == "validate" and request["key"] not in machine.answered:
                 machine.answered.add(request["key"])
                 running = [str(j.job_id) for j in world.slurm.job_table.values() if j.is_running and name in j.nodes]
                 job = running[0] if running and request["suite"] == "deep" else ""
