@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nodewatch.model.auto_resume import SiteDefault, effective, resolved, site_defaults_from_json
+from nodewatch.model.auto_resume import EXTRA_MARK, SiteDefault, mark_of, site_defaults_from_json
 from nodewatch.model.hostlist import expand
 from nodewatch.policy.mtbf import PRIOR_NODE_MTBF_S
 from nodewatch.sensors.child import Child
@@ -27,7 +27,6 @@ _LOG = logging.getLogger(__name__)
 _JOB = re.compile(r"[1-9][0-9]{0,9}")
 _GONE = ".gone-"
 _NO_TEXT = re.compile(r"[\x00-\x1f\x7f]")
-_EXTRA_MARK = "nodewatch:auto-resume="
 _COMMENT_MARK = "nodewatch: "
 _LEFT_OVER_S = 120.0
 """A directory so old whose job the controller does not see on this node is left over. It sees a job within seconds."""
@@ -122,10 +121,16 @@ class JobFiles:
     def mark(self, job: Mapping[str, str]) -> str | None:
         """The text of --auto-resume that counts for a job, the site's default put in; None where it is not marked."""
         text = job.get("auto_resume")
-        if text is None and job.get("extra", "").startswith(_EXTRA_MARK):
-            text = job["extra"].removeprefix(_EXTRA_MARK)
-        mark = effective(text, self.defaults, partition=job.get("partition", ""), account=job.get("account", ""))
-        return None if mark is None else resolved(mark, user=job.get("user", ""), job_name=job.get("name", ""))
+        if text is None and job.get("extra", "").startswith(EXTRA_MARK):
+            text = job["extra"].removeprefix(EXTRA_MARK)
+        return mark_of(
+            text,
+            self.defaults,
+            partition=job.get("partition", ""),
+            account=job.get("account", ""),
+            user=job.get("user", ""),
+            job_name=job.get("name", ""),
+        )
 
     def _make(self, job_id: str, job: Mapping[str, str]) -> None:
         directory = self.directory(job_id)

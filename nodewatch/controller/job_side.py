@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nodewatch.model.auto_resume import SiteDefault, effective, resolved
+from nodewatch.model.auto_resume import SiteDefault, mark_of
 from nodewatch.model.cluster import Snapshot
 from nodewatch.model.ledger import Ledger
 from nodewatch.policy import inside
@@ -35,11 +35,14 @@ class JobSide:
     def mark(self, started: Mapping[str, Any]) -> str | None:
         """What counts as the mark of the job that a `job_started` is about: the user's words, then the site's."""
         told = started.get("auto_resume")
-        partition, account = str(started.get("partition") or ""), str(started.get("account") or "")
-        text = effective(None if told is None else str(told), self._defaults, partition=partition, account=account)
-        if text is None:
-            return None
-        return resolved(text, user=str(started.get("user") or ""), job_name=str(started.get("name") or ""))
+        return mark_of(
+            None if told is None else str(told),
+            self._defaults,
+            partition=str(started.get("partition") or ""),
+            account=str(started.get("account") or ""),
+            user=str(started.get("user") or ""),
+            job_name=str(started.get("name") or ""),
+        )
 
     def look(self, snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> None:
         """Find out what is to be told until the next tick."""

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+EXTRA_MARK = "nodewatch:auto-resume="
+"""Before the text in a job's Extra field, where a step was submitted with the flag in a job that was not."""
 RETRIES_MAX = 99
 SPARES_MAX = 999
 TEXT_MAX = 900
@@ -128,6 +130,14 @@ def resolved(text: str, *, user: str, job_name: str) -> str:
             # A name is one part of a path, whatever it holds; a comma would begin another word.
             text = text.replace(place, "_" if name in (".", "..") else _NOT_IN_A_NAME.sub("_", name))
     return text
+
+
+def mark_of(
+    text: str | None, defaults: Iterable[SiteDefault], *, partition: str, account: str, user: str, job_name: str
+) -> str | None:
+    """What counts for a job that said `text`: `effective`, then `resolved`. None where it is not marked."""
+    counts = effective(text, defaults, partition=partition, account=account)
+    return None if counts is None else resolved(counts, user=user, job_name=job_name)
 
 
 def _joined(parts: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ from nodewatch.model.actions import Launch
 from nodewatch.model.cluster import SlurmNode, Snapshot
 from nodewatch.model.ledger import ActionState, Case, Ledger, Step
 from nodewatch.policy import capacity, guards
+from nodewatch.policy.case_steps import key_of
 from nodewatch.policy.rules import Group, Rules
 
 _ALL = "*"
@@ -132,7 +133,8 @@ def refused(cases: Iterable[Case], ledger: Ledger, rules: Rules, now: float) -> 
     newest: dict[str, tuple[float, str]] = {}
     for case in sorted(waiting, key=lambda known: known.case_id):
         group = rules.group_of(case.node)
-        found = capacity.exhausted(launch_base(case), group, ledger, rules, now) if group is not None else None
+        base = key_of(case, "launch", case.attempt)
+        found = capacity.exhausted(base, group, ledger, rules, now) if group is not None else None
         if group is None or found is None:
             continue
         record, word, left = found
@@ -150,8 +152,3 @@ def refused(cases: Iterable[Case], ledger: Ledger, rules: Rules, now: float) -> 
             if group is not None and group.name in newest and launched.at > newest[group.name][0]:
                 del newest[group.name]
     return {name: why for name, (_, why) in newest.items()}
-
-
-def launch_base(case: Case) -> str:
-    """What the keys of the launches of the case's present try begin with (policy/repair.py)."""
-    return f"{case.case_id}:{case.rung.word}:launch:{case.attempt}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nodewatch.model.actions import Action, FreeNodes, KeepNodes, Requeue
+from nodewatch.model.auto_resume import EXTRA_MARK
 from nodewatch.model.cluster import SlurmJob, Snapshot
 from nodewatch.model.ledger import ActionState, Case, Cause, Ledger, MarkedJob
 from nodewatch.model.plan import Held
@@ -12,12 +13,10 @@ from nodewatch.policy.attempts import due
 from nodewatch.policy.blame import Blame, blame
 from nodewatch.policy.inside import waited_for
 from nodewatch.policy.job_scene import KEEP_MINUTES, JobDecision, Scene, Suspects, blamed, judge, keep_nodes, run_key
-from nodewatch.policy.job_scene import limit_of as limit_of
 from nodewatch.policy.progress import hang_of
 from nodewatch.policy.queued import in_queue
 from nodewatch.policy.rules import Rules
 
-EXTRA_MARK = "nodewatch:auto-resume="
 _ENDED_BY_SLURM = frozenset({"TIMEOUT", "DEADLINE", "PREEMPTED"})
 
 

@@ -7,6 +7,7 @@ another owner than its directory is no heartbeat. What cannot be read is unknown
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import stat
@@ -168,13 +169,4 @@ def _aged(file: _File, now: float) -> Beat | None:
     beat = file.beat
     if beat is None:
         return None
-    return Beat(
-        rank=beat.rank,
-        step=beat.step,
-        phase=beat.phase,
-        at=beat.at,
-        step_s=beat.step_s,
-        compute_s=beat.compute_s,
-        pid=beat.pid,
-        still_s=max(0.0, now - file.changed_at),
-    )
+    return dataclasses.replace(beat, still_s=max(0.0, now - file.changed_at))
