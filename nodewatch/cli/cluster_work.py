@@ -6,15 +6,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from nodewatch.cli.ask import ask
 from nodewatch.clients.replace_file import replace_file
 from nodewatch.clients.slurm_conf import read_slurm_conf
 from nodewatch.config.cluster import ClusterConfig
-from nodewatch.effects.cluster import Hands, Machines, Record, Slurm, carry_out
+from nodewatch.effects.cluster import Hands, Record, carry_out
+from nodewatch.effects.perform import Ec2Client, SlurmClient
 from nodewatch.errors import CapacityError, ChannelError, ConfigError, SlurmError
-from nodewatch.model.cluster import Instance, SlurmJob
+from nodewatch.model.cluster import Instance
 from nodewatch.model.hostlist import fold
 from nodewatch.policy import cluster_plan as to
 from nodewatch.policy.cluster_nodes import HEADER, read_lines
@@ -25,27 +26,13 @@ _UNSEEN_S = 300.0
 _MOST_ROUNDS = 200
 
 
-class SlurmEyes(Slurm, Protocol):
-    """What is read of Slurm, beside what is changed."""
-
-    def jobs(self) -> Mapping[int, SlurmJob]:
-        """All jobs by id."""
-
-
-class Ec2Eyes(Machines, Protocol):
-    """What is read of EC2, beside what is changed."""
-
-    def instances(self) -> Mapping[str, Instance]:
-        """The cluster's instances by id."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
     """One cluster with what speaks to it."""
 
     config: ClusterConfig
-    slurm: SlurmEyes
-    ec2: Ec2Eyes
+    slurm: SlurmClient
+    ec2: Ec2Client
     record: Record
     socket: Path
 

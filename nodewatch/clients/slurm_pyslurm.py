@@ -45,7 +45,7 @@ class PyslurmUnusableError(SlurmError):
 
 
 class SlurmPyslurm:
-    """Slurm by pyslurm, each call under `deadline_s` seconds. Methods: effects.perform.SlurmControl, engine.SlurmClient.
+    """Slurm by pyslurm, each call under `deadline_s` seconds. Methods: effects.perform.SlurmClient.
 
     When pyslurm stops being usable while we run, all goes to the commands from then on, and `given_up` says why: every call
     may be done twice, and a controller without a picture of the cluster heals nothing.

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from nodewatch.controller.heartbeats import Heartbeats
 from nodewatch.controller.job_side import JobSide
 from nodewatch.effects.evidence import EvidenceStore
-from nodewatch.effects.perform import Ec2Control, SlurmControl, perform
+from nodewatch.effects.perform import Ec2Client, SlurmClient, perform
 from nodewatch.errors import CapacityError, Ec2Error, JournalError, NodewatchError
 from nodewatch.model import actions as act
 from nodewatch.model.auto_resume import SiteDefault
@@ -62,23 +62,6 @@ _AGENT_KINDS = frozenset(
         "stack_dump",
     }
 )
-
-
-class SlurmClient(SlurmControl, Protocol):
-    """Slurm, read and changed."""
-
-    def nodes(self) -> Mapping[str, SlurmNode]:
-        """All nodes by name, or SlurmError."""
-
-    def jobs(self) -> Mapping[int, SlurmJob]:
-        """All jobs that slurmctld knows by id, or SlurmError."""
-
-
-class Ec2Client(Ec2Control, Protocol):
-    """EC2, read and changed."""
-
-    def instances(self) -> Mapping[str, Instance]:
-        """The instances that bear a node name, by id, or Ec2Error."""
 
 
 class JournalStore(Protocol):

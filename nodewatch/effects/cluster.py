@@ -7,75 +7,22 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from nodewatch.clients.reconfigure import check_candidate, reconfigure
 from nodewatch.clients.replace_file import replace_file
-from nodewatch.effects.perform import client_token, tags_of
+from nodewatch.effects.perform import Ec2Control, SlurmClient, launch
 from nodewatch.errors import CapacityError, ConfigError, Ec2Error, SlurmError
-from nodewatch.model.cluster import Instance, SlurmNode
+from nodewatch.model.actions import Launch
+from nodewatch.model.cluster import Instance
 from nodewatch.policy import capacity
 from nodewatch.policy import cluster_plan as to
 from nodewatch.policy.cluster_nodes import HEADER, Lines, conf_problems
 from nodewatch.policy.rules import Group
-
-_UNTOLD = frozenset({"", "InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable"})
-"""EC2's words for its own failures (EC2 API reference, server error codes): the launch may have happened."""
-
-
-class Slurm(Protocol):
-    """What the steps need of Slurm; see effects.perform.SlurmControl."""
-
-    def nodes(self) -> Mapping[str, SlurmNode]:
-        """All nodes by name."""
-
-    def drain(self, node: str, reason: str) -> None:
-        """Take `node` out of service."""
-
-    def mark_down(self, node: str, reason: str) -> None:
-        """Declare `node` down; Slurm ends or requeues what ran there."""
-
-    def resume(self, node: str) -> None:
-        """Clear drain, fail and down."""
-
-    def set_address(self, node: str, address: str) -> None:
-        """Let slurmctld reach `node` at `address`."""
-
-
-class Machines(Protocol):
-    """What the steps need of EC2; see effects.perform.Ec2Control."""
-
-    def launch(
-        self,
-        *,
-        template: str,
-        subnet_id: str | None,
-        tags: Mapping[str, str],
-        token: str,
-        version: str = "$Default",
-        reservation: str = "",
-        market: str = "",
-    ) -> Instance:
-        """Start one instance."""
-
-    def launch_fleet(
-        self,
-        *,
-        template: str,
-        version: str,
-        subnets: Sequence[str],
-        types: Sequence[str],
-        tags: Mapping[str, str],
-        token: str,
-    ) -> Instance:
-        """Start one instance of the first of `types` that there is."""
-
-    def terminate(self, instance_id: str) -> None:
-        """End an instance."""
 
 
 class Record:
@@ -151,8 +98,8 @@ class Record:
 class Hands:
     """What the steps are done with."""
 
-    slurm: Slurm
-    ec2: Machines
+    slurm: SlurmClient
+    ec2: Ec2Control
     record: Record
     groups: Mapping[str, Group]
     slurm_conf: Path
@@ -211,7 +158,7 @@ def _launch(node: str, group: Group, hands: Hands) -> Instance:
             key = f"{to.KEY_PREFIX}{node}:{secrets.token_hex(8)}"
             continue
         except Ec2Error as error:
-            if error.code in _UNTOLD:
+            if error.code in capacity.UNTOLD:
                 raise
             hands.record.add("launch_failed", node=node, key=key, source=word, code=error.code)
             raise
@@ -221,29 +168,8 @@ def _launch(node: str, group: Group, hands: Hands) -> Instance:
 
 
 def _ask(node: str, key: str, source: capacity.Source, group: Group, hands: Hands) -> Instance:
-    tags = tags_of(node, key, group.lifecycle_script)
-    token = client_token(key)
-    if source.kind is capacity.Kind.FLEET:
-        subnets = (source.subnet_id,) if source.subnet_id else group.all_subnets
-        return hands.ec2.launch_fleet(
-            template=group.launch_template,
-            version=group.launch_template_version,
-            subnets=subnets,
-            types=[name for name in source.name.split(",") if name],
-            tags=tags,
-            token=token,
-        )
-    is_reserved = source.kind in (capacity.Kind.RESERVATION, capacity.Kind.BLOCK)
-    subnet = source.subnet_id or (group.subnet_id if is_reserved else None)
-    return hands.ec2.launch(
-        template=group.launch_template,
-        subnet_id=subnet or None,
-        tags=tags,
-        token=token,
-        version=group.launch_template_version,
-        reservation=source.name if is_reserved else "",
-        market={capacity.Kind.SPOT: "spot", capacity.Kind.BLOCK: "capacity-block"}.get(source.kind, ""),
-    )
+    wanted = Launch(key="", node=node, launch_template=group.launch_template, lifecycle_script=group.lifecycle_script)
+    return launch(capacity.launch_from(source, key, wanted, group), hands.ec2)
 
 
 def _write(text: str, hands: Hands) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from nodewatch.effects import evidence
 from nodewatch.errors import Ec2Error
 from nodewatch.model import actions as act
-from nodewatch.model.cluster import Instance
+from nodewatch.model.cluster import Instance, SlurmJob, SlurmNode
 from nodewatch.policy import capacity
 
 
@@ -117,6 +117,23 @@ class Ec2Control(Protocol):
         """Tell EC2 that an instance is impaired."""
 
 
+class SlurmClient(SlurmControl, Protocol):
+    """Slurm, read and changed."""
+
+    def nodes(self) -> Mapping[str, SlurmNode]:
+        """All nodes by name, or SlurmError."""
+
+    def jobs(self) -> Mapping[int, SlurmJob]:
+        """All jobs that slurmctld knows by id, or SlurmError."""
+
+
+class Ec2Client(Ec2Control, Protocol):
+    """EC2, read and changed."""
+
+    def instances(self) -> Mapping[str, Instance]:
+        """The instances that bear a node name, by id, or Ec2Error."""
+
+
 def client_token(key: str) -> str:
     """`key` as EC2's ClientToken: at most 64 ASCII characters (EC2 API reference, idempotency), else its digest."""
     if len(key) <= 64 and key.isascii():
@@ -168,7 +185,7 @@ def perform(
         case act.FreeNodes(name=name):
             slurm.unreserve(name)
         case act.Launch():
-            instance = _launch(action, _needed(ec2))
+            instance = launch(action, _needed(ec2))
             return {"instance_id": instance.instance_id, "private_ip": instance.private_ip}
         case act.KeepEvidence():
             return evidence.keep(action, ec2, store)
@@ -187,7 +204,8 @@ def perform(
     return {}
 
 
-def _launch(action: act.Launch, ec2: Ec2Control) -> Instance:
+def launch(action: act.Launch, ec2: Ec2Control) -> Instance:
+    """A machine from the source that `action` names. Raises Ec2Error, or CapacityError where that source has none."""
     tags = tags_of(action.node, action.key, action.lifecycle_script)
     token = client_token(action.key)
     source = capacity.parse(action.source or capacity.Kind.LAUNCH_TEMPLATE.value)

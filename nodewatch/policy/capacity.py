@@ -24,8 +24,8 @@ PENDING = "ReplacementPending"
 THROTTLED = frozenset({"RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequestsException"})
 """EC2 limits how often it is asked, whatever it is asked for: another source would be turned away as well."""
 
-# EC2's words for its own failures (EC2 API reference, server error codes): the launch may have happened.
-_UNTOLD = frozenset({"", PENDING, "InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable"})
+UNTOLD = frozenset({"", PENDING, "InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable"})
+"""EC2's words for its own failures (EC2 API reference, server error codes): the launch may have happened."""
 
 
 class Kind(enum.Enum):
@@ -143,9 +143,9 @@ def choose(base: str, wanted: Launch, group: Group, ledger: Ledger, rules: Rules
     # Those that were never asked come first: one that refuses every time must not keep the others from their turn.
     for source, key, left, refusal in options:
         if refusal is None:
-            return _ask(source, key, wanted, group, is_begun=bool(mine))
+            return Choice(action=launch_from(source, key, wanted, group), source=source, is_begun=bool(mine))
         if left <= 0 and all(other is not None for _, _, _, other in options):
-            return _ask(source, key, wanted, group, is_begun=True)
+            return Choice(action=launch_from(source, key, wanted, group), source=source, is_begun=True)
     if not options:
         return Choice(held=f"group {group.name} has no source of capacity")
     left, first = min((left, source.word) for source, _, left, _ in options)
@@ -179,7 +179,7 @@ def is_untold(record: ActionRecord) -> bool:
         return True
     if record.state is not ActionState.FAILED or record.is_capacity:
         return record.error_code == PENDING and record.state is ActionState.FAILED
-    return record.error_code in _UNTOLD
+    return record.error_code in UNTOLD
 
 
 def _records(base: str, ledger: Ledger) -> list[ActionRecord]:
@@ -216,10 +216,11 @@ def _source_of(action: Launch) -> str:
     return action.source or Source(kind=Kind.LAUNCH_TEMPLATE, subnet_id=action.subnet_id or "").word
 
 
-def _ask(source: Source, key: str, wanted: Launch, group: Group, *, is_begun: bool) -> Choice:
+def launch_from(source: Source, key: str, wanted: Launch, group: Group) -> Launch:
+    """`wanted` as a launch from `source`, under `key`."""
     subnets = group.all_subnets if source.kind is Kind.FLEET and not source.subnet_id else ()
     subnet = source.subnet_id or (group.subnet_id or "" if source.kind in (Kind.RESERVATION, Kind.BLOCK) else "")
-    action = dataclasses.replace(
+    return dataclasses.replace(
         wanted,
         key=key,
         source=source.word,
@@ -227,7 +228,6 @@ def _ask(source: Source, key: str, wanted: Launch, group: Group, *, is_begun: bo
         subnets=subnets,
         version=group.launch_template_version,
     )
-    return Choice(action=action, source=source, is_begun=is_begun)
 
 
 def _what(record: ActionRecord) -> str:

@@ -50,7 +50,7 @@ class FakeEc2:
         return instance
 
     def instances(self) -> Mapping[str, Instance]:
-        """See controller.engine.Ec2Client."""
+        """See effects.perform.Ec2Client."""
         self._up()
         # EC2 is asked for those that bear a node name.
         return {key: value for key, value in self._instances.items() if key not in self.hidden and value.node}

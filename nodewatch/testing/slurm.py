@@ -133,12 +133,12 @@ class FakeSlurm:
     # -- SlurmClient --------------------------------------------------------------------------------------------------
 
     def nodes(self) -> Mapping[str, SlurmNode]:
-        """See controller.engine.SlurmClient."""
+        """See effects.perform.SlurmClient."""
         self._call("nodes")
         return dict(self.node_table)
 
     def jobs(self) -> Mapping[int, SlurmJob]:
-        """See controller.engine.SlurmClient."""
+        """See effects.perform.SlurmClient."""
         self._call("jobs")
         return dict(self.job_table)
 

@@ -11,7 +11,8 @@ import pytest
 from nodewatch.clients.ec2 import Ec2
 from nodewatch.clients.slurm_commands import SlurmCommands
 from nodewatch.clients.slurm_pyslurm import SlurmPyslurm
-from nodewatch.controller.engine import Ec2Client, JournalStore, SlurmClient
+from nodewatch.controller.engine import JournalStore
+from nodewatch.effects.perform import Ec2Client, SlurmClient
 from nodewatch.journal.file import Journal
 from nodewatch.testing import FakeEc2, FakeSlurm, MemoryJournal
 
