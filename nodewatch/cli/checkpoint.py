@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import click
 from nodewatch_train.completeness import DRIVERS, Report, find, verify_all
 from nodewatch_train.manifest import CheckpointError, is_newer, set_aside, sweep
 
+from nodewatch.cli.clock import stamp
 from nodewatch.cli.table import table
 
 _Command = Callable[..., Any]
@@ -139,7 +139,7 @@ def _tell(ctx: click.Context, reports: Sequence[Report], *, as_json: bool) -> No
                 report.driver,
                 "?" if report.step is None else str(report.step),
                 f"{report.size / 2**20:.1f}",
-                time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(report.changed_at)),
+                stamp(report.changed_at),
                 f"whole ({report.proved})" if report.ok else report.reason,
             ]
             for report in reports

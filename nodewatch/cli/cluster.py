@@ -199,7 +199,7 @@ def delete(
             {"instance": key, "node": i.node, "state": i.state, "is_site": i.node in after.theirs.nodes}
             for key, i in sorted(machines.items())
         ],
-        "held": [{"node": item.node, "why": item.why} for item in outcome.held],
+        "held": _held_data(outcome.held),
     }
     is_rest = bool(after.ours) or any(not each["is_site"] for each in remains["machines"])
     if as_json:
@@ -231,7 +231,7 @@ def describe(config: Path, socket: Path, record: Path, as_json: bool) -> None:
         "cluster": site.config.cluster,
         "groups": [group_data(each, seen) for each in site.config.wanted],
         "nodes": [node_data(name, each, seen) for each in site.config.wanted for name in each.nodes],
-        "held": [{"node": item.node, "why": item.why} for item in plan.held],
+        "held": _held_data(plan.held),
         "steps": len(plan.steps),
     }
     if as_json:
@@ -359,14 +359,18 @@ def _show(plan: to.ClusterPlan, config: ClusterConfig, as_json: bool) -> None:
 def _plan_data(plan: to.ClusterPlan) -> dict[str, Any]:
     return {
         "steps": [as_data(step) for step in plan.steps],
-        "held": [{"node": item.node, "why": item.why} for item in plan.held],
+        "held": _held_data(plan.held),
     }
+
+
+def _held_data(held: Sequence[to.Held]) -> list[dict[str, str]]:
+    return [{"node": item.node, "why": item.why} for item in held]
 
 
 def _outcome_data(outcome: Outcome) -> dict[str, Any]:
     return {
         "done": outcome.done,
-        "held": [{"node": item.node, "why": item.why} for item in outcome.held],
+        "held": _held_data(outcome.held),
         "waiting": list(outcome.waiting),
         "complete": outcome.is_complete,
     }

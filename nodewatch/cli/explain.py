@@ -6,13 +6,13 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nodewatch.cli.ask import DEFAULT_SOCKET, ask
+from nodewatch.cli.clock import stamp
 from nodewatch.cli.pause import seconds_of
 from nodewatch.config.controller import ControllerConfig, load_controller_config
 from nodewatch.errors import ChannelError, JournalError
@@ -118,8 +118,9 @@ def render(answer: Mapping[str, Any]) -> str:
             lines += [f"  but       {case['note']}"] if case["note"] else []
         lines += [f"  checking  {now['checking']}"] if now["checking"] else []
         if now["tested"]:
-            at = datetime.fromtimestamp(now["tested"]["at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-            lines.append(f"  deep      {'passed' if now['tested']['passed'] else 'failed'} at {at}")
+            lines.append(
+                f"  deep      {'passed' if now['tested']['passed'] else 'failed'} at {stamp(now['tested']['at'])}"
+            )
         lines += [f"  jobs      {', '.join(map(str, now['jobs']))}"] if now["jobs"] else []
     else:
         state = "+".join(now["states"]).lower() or "no longer in Slurm's memory"
@@ -135,16 +136,11 @@ def render(answer: Mapping[str, Any]) -> str:
     lines += _story(answer["story"])
     since = answer["remembered_since"]
     if since is not None:
-        lines.append(f"before {_stamp(since)}: nodewatch explain {answer['subject']} --since 30d")
+        lines.append(f"before {stamp(since)}: nodewatch explain {answer['subject']} --since 30d")
     elif not answer["story"]:
         lines.append("nothing has happened to it since the journal began")
     return "\n".join(lines)
 
 
 def _story(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [f"{_stamp(entry['at'])}  {entry['text']}" for entry in entries]
-
-
-def _stamp(at: float) -> str:
-    """A clock time, in the operator's own time zone."""
-    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return [f"{stamp(entry['at'])}  {entry['text']}" for entry in entries]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nodewatch.cli.ask import DEFAULT_SOCKET, ask
+from nodewatch.cli.clock import stamp
 
 _WHO = {
     "hardware": "the machine, not your program",
@@ -61,7 +61,7 @@ def _interruption(run: Mapping[str, Any]) -> list[str]:
     at = run["ended_at"] or run["started_at"]
     after = f" after {_duration(run['ended_at'] - run['started_at'])}" if run["ended_at"] else ""
     lines = [
-        f"{_stamp(at)}  run {run['run']} ended{after}: {_WHO.get(run['cause'], run['cause'])}",
+        f"{stamp(at)}  run {run['run']} ended{after}: {_WHO.get(run['cause'], run['cause'])}",
         f"  why          {run['text']}",
     ]
     # The first sentence of evidence may be the why itself.
@@ -79,10 +79,6 @@ def _interruption(run: Mapping[str, Any]) -> list[str]:
     if run["back_at"] is not None:
         lines.append(f"  back after   {_duration(run['lost_s'])}")
     return lines
-
-
-def _stamp(at: float) -> str:
-    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _steps(count: float | None) -> str:

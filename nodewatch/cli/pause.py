@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nodewatch.cli.ask import DEFAULT_SOCKET, ask
+from nodewatch.cli.clock import stamp
 from nodewatch.model.hostlist import expand
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -65,6 +65,6 @@ def pause_line(item: Mapping[str, Any]) -> str:
     """One pause in words."""
     until = "until it is resumed"
     if item["until"] is not None:
-        until = "until " + datetime.fromtimestamp(item["until"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        until = "until " + stamp(item["until"])
     why = f": {item['reason']}" if item["reason"] else ""
     return f"{item['scope'].replace(':', ' ')} {until}, by {item['by'] or 'an operator'}{why}"

@@ -6,11 +6,11 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 
 import click
 
+from nodewatch.cli.clock import stamp
 from nodewatch.config.controller import load_controller_config
 from nodewatch.errors import JournalError, NodewatchError
 from nodewatch.journal.pieces import base_of, pieces, read
@@ -63,9 +63,9 @@ def render(differences: Sequence[Difference], replay: Replay) -> str:
     """The differences as text."""
     lines = []
     for each in differences:
-        stamp = datetime.fromtimestamp(each.at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        lines += [f"{stamp}  - {text}" for text in each.only_then]
-        lines += [f"{stamp}  + {text}" for text in each.only_now]
+        at = stamp(each.at)
+        lines += [f"{at}  - {text}" for text in each.only_then]
+        lines += [f"{at}  + {text}" for text in each.only_now]
     count = f"{replay.decisions} decisions at {replay.looks} looks"
     skipped = f", {replay.skipped} looks could not be judged" if replay.skipped else ""
     told = "the same decisions" if not differences else "- was decided and would not be, + would be and was not"

@@ -250,11 +250,12 @@ class Engine:
             for data in unrecorded(self.snapshot, self.ledger):
                 self.note("job_started", {**data, "auto_resume": self.jobs.mark(data)})
             self.heartbeats.look(self.snapshot, self.ledger, self.rules, self.note, self._clock())
-            for told in list(inside.all_told(self.snapshot, self.ledger, self.rules)):
-                went_on = self.heartbeats.went_on(told)
+            told = tuple(inside.all_told(self.snapshot, self.ledger, self.rules))
+            for each in told:
+                went_on = self.heartbeats.went_on(each)
                 if went_on is not None:
                     self.note("went_on", went_on)
-            self.jobs.look(self.snapshot, self.ledger, self.rules, self._clock())
+            self.jobs.look(self.snapshot, self.ledger, self.rules, told, self._clock())
             with self._lock:
                 ledger, number, now = self.ledger, self._number, self._clock()
             decided = plan(self.snapshot, ledger, self.rules, now)

@@ -44,8 +44,8 @@ class JobSide:
             job_name=str(started.get("name") or ""),
         )
 
-    def look(self, snapshot: Snapshot, ledger: Ledger, rules: Rules, now: float) -> None:
-        """Find out what is to be told until the next tick."""
+    def look(self, snapshot: Snapshot, ledger: Ledger, rules: Rules, told: Iterable[inside.Told], now: float) -> None:
+        """Find out what is to be told until the next tick; `told` are the jobs that may go on without bad nodes."""
         if snapshot.slurm_error is not None:
             return
         jobs: dict[str, list[int]] = {}
@@ -54,7 +54,7 @@ class JobSide:
                 jobs.setdefault(node, []).append(job_id)
         self._jobs = (snapshot.taken_at, jobs)
         self._saves = save_requests(snapshot, ledger, rules, now)
-        self._bad_nodes = inside.requests(inside.all_told(snapshot, ledger, rules))
+        self._bad_nodes = inside.requests(told)
         if not 0 <= now - self._rate_at < _RATE_EVERY_S:
             self._rate_at = now
             self._rate = node_mtbf_s(

@@ -46,7 +46,7 @@ def test_an_agent_hears_of_its_own_jobs_while_the_picture_is_fresh() -> None:
     side = JobSide((TRAIN,), since=NOW)
     assert "jobs" not in side.cluster("n1", NOW), "before the first look nothing is known"
 
-    side.look(SEEN, Ledger(), Rules(), NOW)
+    side.look(SEEN, Ledger(), Rules(), (), NOW)
 
     assert [side.cluster(node, NOW + 5).get("jobs") for node in ("n1", "n2", "n3")] == [[17], [17, 18], []]
     assert side.cluster("n1", NOW)["auto_resume"] == [TRAIN.to_json()]
@@ -56,7 +56,7 @@ def test_an_agent_hears_of_its_own_jobs_while_the_picture_is_fresh() -> None:
 def test_half_a_picture_says_nothing_of_jobs() -> None:
     side = JobSide((), since=NOW)
 
-    side.look(dataclasses.replace(SEEN, slurm_error="slurmctld is away"), Ledger(), Rules(), NOW)
+    side.look(dataclasses.replace(SEEN, slurm_error="slurmctld is away"), Ledger(), Rules(), (), NOW)
 
     assert side.cluster("n1", NOW) == {"node_mtbf_s": round(PRIOR_NODE_MTBF_S, 1), "auto_resume": []}
 
@@ -64,7 +64,7 @@ def test_half_a_picture_says_nothing_of_jobs() -> None:
 def test_the_rate_is_that_of_the_time_since_the_journal_began() -> None:
     side = JobSide((), since=NOW - 30 * 86400)
 
-    side.look(SEEN, Ledger(), Rules(), NOW)
+    side.look(SEEN, Ledger(), Rules(), (), NOW)
 
     assert side.cluster("n1", NOW)["node_mtbf_s"] == round(PRIOR_NODE_MTBF_S + 2 * 30 * 86400, 1)
 
