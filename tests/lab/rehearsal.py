@@ -17,16 +17,22 @@ LAYOUT = layout_from(None)
 UP_DEADLINE_S = 900
 
 
-def lab(*words: str, deadline_s: float = 60) -> subprocess.CompletedProcess[str]:
+def lab(*words: str, deadline_s: float = 60, text: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "nodewatch.lab", *words], capture_output=True, text=True, timeout=deadline_s, check=False
-    )
+        [sys.executable, "-m", "nodewatch.lab", *words],
+        input=text, capture_output=True, text=True, timeout=deadline_s, check=False,
+    )  # fmt: skip
+
+
+def on(where: str, *argv: str, deadline_s: float = 60, text: str | None = None) -> str:
+    """What a command says in a machine; it must succeed."""
+    done = lab("exec", where, "--", *argv, deadline_s=deadline_s, text=text)
+    assert done.returncode == 0, f"{argv} on {where}: {done.stdout} {done.stderr}"
+    return done.stdout.strip()
 
 
 def head(*argv: str) -> str:
-    done = lab("exec", "head", "--", *argv)
-    assert done.returncode == 0, f"{argv}: {done.stdout} {done.stderr}"
-    return done.stdout.strip()
+    return on("head", *argv)
 
 
 def status_if_any() -> dict[str, Any] | None:
@@ -50,12 +56,18 @@ def explain(subject: str) -> str:
     return head("nodewatch", "explain", subject)
 
 
-def eventually(what: Callable[[], Any], why: str, deadline_s: float = 60.0) -> Any:
+def until(what: Callable[[], Any], why: str, deadline_s: float = 60.0, *, told: Callable[[], str] = str) -> Any:
+    """Wait for it; `told` says more where it does not come."""
     end = time.monotonic() + deadline_s
     while not (value := what()):
-        assert time.monotonic() < end, f"{why}: not within {deadline_s:.0f} s\n{json.dumps(status_if_any(), indent=1)}"
+        assert time.monotonic() < end, f"{why}: not within {deadline_s:.0f} s\n{told()}"
         time.sleep(0.2)
     return value
+
+
+def eventually(what: Callable[[], Any], why: str, deadline_s: float = 60.0) -> Any:
+    """The same where there is a controller that can say how things stand."""
+    return until(what, why, deadline_s, told=lambda: json.dumps(status_if_any(), indent=1))
 
 
 def since(at: float) -> list[Record]:

@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +14,17 @@ import pytest
 
 from nodewatch.lab import ec2, machine
 from nodewatch.lab.down import remains
-from nodewatch.lab.layout import INSTANCE_DIR, LAUNCH_TEMPLATE, NODE_TAG, layout_from
+from nodewatch.lab.layout import INSTANCE_DIR, LAUNCH_TEMPLATE, NODE_TAG
 from nodewatch.lab.network import lab_namespaces
+from tests.lab import rehearsal
+from tests.lab.rehearsal import LAYOUT, UP_DEADLINE_S
 
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="the lab needs root")]
 
-LAYOUT = layout_from(None)
-# A base image is built when there is none.
-UP_DEADLINE_S = 900
-DEADLINE_S = 120
-
-
-def lab(*words: str, deadline_s: float = DEADLINE_S, text: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "nodewatch.lab", *words],
-        input=text, capture_output=True, text=True, timeout=deadline_s, check=False,
-    )  # fmt: skip
-
-
-def head(*argv: str) -> str:
-    done = lab("exec", "head", "--", *argv)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def eventually(what: Callable[[], Any], deadline_s: float = 120.0) -> Any:
-    end = time.monotonic() + deadline_s
-    while not (value := what()):
-        assert time.monotonic() < end, f"not within {deadline_s} s"
-        time.sleep(0.2)
-    return value
+DEADLINE_S = 120.0
+lab = partial(rehearsal.lab, deadline_s=DEADLINE_S)
+head = partial(rehearsal.on, "head", deadline_s=DEADLINE_S)
+eventually = partial(rehearsal.until, why="what this waits for", deadline_s=DEADLINE_S)
 
 
 def instance_of(node: str) -> ec2.Instance:

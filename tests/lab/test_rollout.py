@@ -9,16 +9,17 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from nodewatch.lab import machine, product
-from nodewatch.lab.layout import layout_from
 from nodewatch.lab.up import checkout
+from tests.lab import rehearsal
+from tests.lab.rehearsal import LAYOUT, UP_DEADLINE_S, lab, on
 from tests.packaging.trees import with_version
 
 pytestmark = [
@@ -27,10 +28,9 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="the lab needs root"),
 ]
 
-LAYOUT = layout_from(None)
 NODES = ("n1", "n2", "n3", "n4", "n5")
 MACHINES = ("head", *NODES)
-UP_DEADLINE_S = 900
+until = partial(rehearsal.until, deadline_s=90)
 SITE_LINES = "Prolog=/opt/site/prolog\nHealthCheckProgram=/opt/site/health\nHealthCheckInterval=20\n"
 PROLOG = '#!/bin/sh\necho "$SLURM_JOB_ID" >>/opt/site/prologs\n'
 HEALTH = "#!/bin/sh\ndate +%s >/opt/site/checked\n"
@@ -52,27 +52,6 @@ LIVE = (
     "opt/site/prologs", "opt/site/checked", "etc/machine-id", "etc/.pwd.lock", "var/lib/private", "var/spool", "root/.cache",
     "var/lib/dbus", "var/lib/munge",
 )  # fmt: skip
-
-
-def lab(*words: str, deadline_s: float = 60, text: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "nodewatch.lab", *words],
-        input=text, capture_output=True, text=True, timeout=deadline_s, check=False,
-    )  # fmt: skip
-
-
-def on(where: str, *argv: str, text: str | None = None) -> str:
-    done = lab("exec", where, "--", *argv, text=text)
-    assert done.returncode == 0, f"{argv} on {where}: {done.stdout} {done.stderr}"
-    return done.stdout.strip()
-
-
-def eventually(what: Callable[[], Any], why: str, deadline_s: float = 90.0) -> Any:
-    end = time.monotonic() + deadline_s
-    while not (value := what()):
-        assert time.monotonic() < end, f"{why}: not within {deadline_s:.0f} s"
-        time.sleep(0.5)
-    return value
 
 
 def trees() -> dict[str, dict[str, str]]:
@@ -151,9 +130,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         (place / "long").write_text(LONG)
         job = on("head", "sbatch", "--parsable", "-N5", "--ntasks-per-node=1", "-o", "/fsx/long.out", text=LONG)
         on("head", "sbatch", "--parsable", "--array=1-1000%2", "-n1", "-o", "/dev/null", text=SHORT)
-        eventually(
-            lambda: all((LAYOUT.fsx / f"long.{name}").exists() for name in NODES), "the long job runs everywhere"
-        )
+        until(lambda: all((LAYOUT.fsx / f"long.{name}").exists() for name in NODES), "the long job runs everywhere")
         yield Site(
             inventory=inventory,
             packages=packages,
@@ -214,9 +191,9 @@ def test_it_is_rolled_out_beside_running_jobs(site: Site) -> None:
     assert {node["node"]: node["health"] for node in status["nodes"]} == dict.fromkeys(NODES, "healthy")
     # What the site had is still run, and ours beside it.
     begun = len(on("n1", "cat", "/opt/site/prologs").split())
-    eventually(lambda: len(on("n1", "cat", "/opt/site/prologs").split()) > begun, "the site's prolog runs on")
+    until(lambda: len(on("n1", "cat", "/opt/site/prologs").split()) > begun, "the site's prolog runs on")
     checked = int(on("n2", "cat", "/opt/site/checked"))
-    eventually(lambda: int(on("n2", "cat", "/opt/site/checked")) > checked, "the site's health check runs on")
+    until(lambda: int(on("n2", "cat", "/opt/site/checked")) > checked, "the site's health check runs on")
     assert "Prolog[1]" in on("head", "scontrol", "show", "config")
 
 
@@ -272,7 +249,7 @@ def test_an_uninstallation_leaves_every_machine_as_it_was(site: Site) -> None:
 
 def test_no_job_was_disturbed(site: Site) -> None:
     (LAYOUT.fsx / "enough").touch()
-    eventually(
+    until(
         lambda: "JobState=COMPLETED" in on("head", "scontrol", "show", "job", str(site.job)), "the long job ends well"
     )
     told = on("head", "scontrol", "show", "job", str(site.job))

@@ -71,6 +71,28 @@ def batch(step: int, rank: int, ranks: int) -> torch.Tensor:
     return torch.randn(16, WIDTH, generator=torch.Generator().manual_seed(step * ranks + rank))
 
 
+def joined(rank: int, ranks: int, store: dist.Store, *, timeout: timedelta) -> tuple[nn.Sequential, torch.optim.AdamW]:
+    """This process as one rank of the sharded run: its part of the model, with its own random numbers."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks, timeout=timeout)
+    model, _ = parts()
+    fully_shard(model, mesh=init_device_mesh("cpu", (ranks,)))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    torch.manual_seed(1 + rank)
+    return model, optimizer
+
+
+def stepped(model: nn.Sequential, optimizer: torch.optim.AdamW, data: Position, rank: int, ranks: int) -> float:
+    """One step on the next batch; its loss."""
+    data.step += 1
+    loss = model(batch(data.step, rank, ranks)).square().mean()
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return float(loss.detach())
+
+
 def die_in_write(number: int) -> None:
     """At the so-many-th write to a checkpoint's file, half of it is written and the process is gone."""
     whole = os.pwrite
@@ -89,27 +111,17 @@ def die_in_write(number: int) -> None:
 
 def rank_main(rank: int, ranks: int, port: int, directory: Path) -> None:
     """One rank's life: resume, train, save in the background."""
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
     store = dist.TCPStore("127.0.0.1", port, ranks, is_master=rank == 0, timeout=timedelta(seconds=40))
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks, timeout=timedelta(seconds=40))
-    model, _ = parts()
-    fully_shard(model, mesh=init_device_mesh("cpu", (ranks,)))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    model, optimizer = joined(rank, ranks, store, timeout=timedelta(seconds=40))
     data = Position()
-    torch.manual_seed(1 + rank)
     checkpointer = Checkpointer(directory, model=model, optimizer=optimizer, data=data)
     log = ProgressLog(directory, rank=rank, restart=0)
     done = checkpointer.resume()
     log.start(world_size=ranks, resumed_from=checkpointer.resumed_from, step=done)
     while done < STEPS:
-        data.step += 1
-        loss = model(batch(data.step, rank, ranks)).square().mean()
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        loss = stepped(model, optimizer, data, rank, ranks)
         done += 1
-        log.step(done, float(loss.detach()))
+        log.step(done, loss)
         time.sleep(0.005)
         saved = checkpointer.finished()
         if saved is not None:

@@ -14,7 +14,6 @@ import shutil
 import signal
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -22,15 +21,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
-from killed_runs import Position, batch, forked, lines, parts, wait
+from killed_runs import Position, forked, joined, lines, stepped, wait
 from nodewatch_train import manifest
 from nodewatch_train.checkpoint import Checkpointer
 from nodewatch_train.progress import ProgressLog
 from nodewatch_train.tiers import LocalTier
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 
 RANKS = 4
 KILLED_AFTER = 6
@@ -38,28 +34,17 @@ STEPS = 9
 
 
 def rank_main(rank: int, ranks: int, store: Path, root: Path, places: list[Path], until: int, killed: bool) -> None:
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    meeting = dist.FileStore(str(store), ranks)
-    dist.init_process_group("gloo", store=meeting, rank=rank, world_size=ranks, timeout=timedelta(seconds=60))
-    model, _ = parts()
-    fully_shard(model, mesh=init_device_mesh("cpu", (ranks,)))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    model, optimizer = joined(rank, ranks, dist.FileStore(str(store), ranks), timeout=timedelta(seconds=60))
     data = Position()
-    torch.manual_seed(1 + rank)
     local = LocalTier(directory=places[rank * len(places) // ranks], flush_s=1e9)
     checkpointer = Checkpointer(root, model=model, optimizer=optimizer, data=data, local=local)
     log = ProgressLog(root, rank=rank, restart=0)
     done = checkpointer.resume()
     log.start(world_size=ranks, resumed_from=checkpointer.resumed_from, step=done)
     while done < until:
-        data.step += 1
-        loss = model(batch(data.step, rank, ranks)).square().mean()
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        loss = stepped(model, optimizer, data, rank, ranks)
         done += 1
-        log.step(done, float(loss.detach()))
+        log.step(done, loss)
         checkpointer.begin_save(done)
         saved = checkpointer.wait()
         assert saved is not None
