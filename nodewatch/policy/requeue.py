@@ -149,7 +149,8 @@ def unrecorded(snapshot: Snapshot, ledger: Ledger) -> Iterator[dict[str, object]
     """Running jobs whose mark stands only in Slurm's Extra field (a step submitted with the flag), as `job_started` records."""
     for job_id, job in sorted(snapshot.jobs.items()):
         mark = job.extra.removeprefix(EXTRA_MARK)
-        if mark == job.extra or not job.is_running or job.started_at is None:
+        # A job that is not to be started again is not remembered: its record would be written at each look.
+        if mark in (job.extra, "off") or not job.is_running or job.started_at is None:
             continue
         known = ledger.jobs.get(job_id)
         if known is not None and known.restart_count == job.restart_count:

@@ -331,6 +331,21 @@ def test_a_mark_that_is_no_number_counts_as_the_sites_default() -> None:
         assert world.job(job).restart_count == 1
 
 
+def test_a_job_that_is_switched_off_in_its_extra_field_is_not_written_down_at_each_look() -> None:
+    world = World(nodes=4, spares=1, rules=ACT)
+    world.run(seconds=5)
+    job = world.submit(nodes=1, auto_resume=None)
+    world.slurm.set_extra(job, "nodewatch:auto-resume=off")
+
+    world.run(seconds=20)
+
+    starts = [r for r in world.journal.records if r.kind == "job_started" and r.data["job_id"] == job]
+    assert [r.data["auto_resume"] for r in starts] == [None], "the hook's own, and no other"
+    world.node(world.job(job).nodes[0]).loses_gpu()
+    world.run(seconds=10)
+    assert world.job(job).restart_count == 0
+
+
 def test_a_rack_that_goes_silent_node_by_node_is_not_replaced() -> None:
     world = healthy_world(max_out=6)
     for name in ("n1", "n2", "n3"):
