@@ -63,9 +63,10 @@ def resumed(ledger: Ledger, record: Record) -> Ledger:
 
 
 def settled_by_case(ledger: Ledger, case: Case) -> Ledger:
-    """A closed case of an operator's wish fulfils it."""
+    """A closed case of an operator's wish for a repair fulfils it. A drain or a return that was asked for since is why it was
+    closed, and is fulfilled by its own action: Slurm may refuse that once."""
     wish = ledger.wishes.get(case.node)
-    if case.family != FAMILY or case.is_open or wish is None or wish.at > case.step_at:
+    if case.family != FAMILY or case.is_open or wish is None or wish.at > case.step_at or wish.verb not in REPAIRS:
         return ledger
     return dataclasses.replace(ledger, wishes={k: known for k, known in ledger.wishes.items() if k != case.node})
 

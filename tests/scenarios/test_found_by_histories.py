@@ -79,3 +79,20 @@ def test_a_job_that_is_not_started_again_keeps_away_from_no_node_that_is_cured()
     assert "restarts are used up" in world.judged(job)
     assert world.job(job).is_pending
     assert world.job(job).excluded_nodes == ()
+
+
+def test_a_return_in_place_of_a_repair_is_done_though_slurm_refuses_it_once() -> None:
+    world = calm()
+    world.slurm.operator("n2", "down", "by hand")
+    world.engine.note("paused", {"scopes": ["cluster"], "by": "ada", "reason": "", "until": None})
+    world.engine.note("operator_asked", {"verb": "replace", "nodes": ["n2"], "by": "ada", "reason": "", "force": False})
+    world.run(seconds=5)
+    assert [case.step for case in world.cases("n2")] == [Step.HELD]
+
+    world.slurm.refuse = ["resume n2"]
+    world.engine.note("operator_asked", {"verb": "return", "nodes": ["n2"], "by": "ada", "reason": "", "force": False})
+    world.run(minutes=5)
+
+    assert not world.slurm_node("n2").is_out
+    assert not world.slurm_node("n2").is_down
+    assert world.engine.ledger.wishes == {}
